@@ -1,0 +1,1 @@
+"""Tensor mathematics only: methods, targets, layers, grids, and what a map is worth."""

@@ -1,0 +1,170 @@
+"""`--target`: which score of each picture is explained."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from camcli.errors import UsageError, did_you_mean
+from camcli.records import ImageRef, Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Choose = Callable[[ImageRef, Sequence[int]], tuple[Target, ...]]
+_PATH_COLUMNS = ("path", "file", "filename", "image", "key")
+_CLASS_COLUMNS = ("class_index", "index", "class", "label", "target")
+
+
+class NoTargetError(Exception):
+    """This picture has no target: its folder names no class, or the CSV has no row for it."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a model: how many, and their labels where they are known."""
+
+    count: int
+    labels: tuple[str, ...] | None = None
+
+    def label(self, index: int) -> str:
+        """The label, or the index where labels are not known."""
+        return self.labels[index] if self.labels else str(index)
+
+    def find(self, name: str) -> int:
+        """The index of a class given by index or label; UsageError where there is no such one."""
+        if name.isdecimal() and int(name) < self.count:
+            return int(name)
+        wanted = name.casefold()
+        found = [i for i, label in enumerate(self.labels or ()) if label.casefold() == wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"class '{name}' is ambiguous: give one of the indices {found}")
+        hint = did_you_mean(name, self.labels or ()) or "."
+        raise UsageError(f"no class '{name}' among {self.count}{hint}")
+
+    def name(self, target: Target) -> str:
+        """`tabby`, `tabby - tiger cat` or `- tabby`."""
+        plus = "" if target.index is None else self.label(target.index)
+        if target.against is None:
+            return plus
+        return f"{plus} - {self.label(target.against)}".strip()
+
+
+def parse_target(text: str, classes: Classes) -> Choose:
+    """The rule that picks each picture's targets, from its name and its classes by rank.
+
+    `predicted`, `top:K`, `CLASS[,CLASS...]`, `A-B` (a contrast), `-A` (a counterfactual),
+    `folder` (the parent folder's name), `csv:FILE`. Raises UsageError for a class that does not
+    exist, before any picture is read.
+    """
+    if text == "predicted":
+        return lambda ref, ranked: (Target(ranked[0]),)
+    if text.startswith("top:"):
+        count = _top_count(text, classes)
+        return lambda ref, ranked: tuple(Target(index) for index in ranked[:count])
+    if text == "folder":
+        return lambda ref, ranked: (_folder_target(ref, classes),)
+    if text.startswith("csv:"):
+        return _csv_rule(text[4:], classes)
+    fixed = tuple(_combination(part.strip(), classes) for part in _parts(text, classes))
+    return lambda ref, ranked: fixed
+
+
+def score(logits: Tensor, targets: Sequence[Target]) -> Tensor:
+    """logit[index] - logit[against] of each picture, (N, classes) -> (N,)."""
+    return _pick(logits, [t.index for t in targets]) - _pick(logits, [t.against for t in targets])
+
+
+def _pick(logits: Tensor, indices: Sequence[int | None]) -> Tensor:
+    present = [index is not None for index in indices]
+    if not any(present):
+        return logits.new_zeros(len(indices))
+    chosen = logits[range(len(indices)), [index or 0 for index in indices]]
+    return chosen if all(present) else chosen * logits.new_tensor(present)
+
+
+def _top_count(text: str, classes: Classes) -> int:
+    number = text[4:]
+    if not number.isdecimal() or not 1 <= int(number) <= classes.count:
+        raise UsageError(f"--target {text}: K must be a number from 1 to {classes.count}")
+    return int(number)
+
+
+def _parts(text: str, classes: Classes) -> list[str]:
+    """Split at commas, except where the whole is one label that contains some."""
+    return [text] if _is_class(text, classes) else [part for part in text.split(",") if part]
+
+
+def _combination(text: str, classes: Classes) -> Target:
+    """A class, `-A`, or `A-B`; labels may contain hyphens, so every split is tried."""
+    if _is_class(text, classes):
+        return Target(classes.find(text))
+    if text.startswith("-"):
+        return Target(None, classes.find(text[1:].strip()))
+    words = text.split("-")
+    for cut in range(1, len(words)):
+        plus, minus = "-".join(words[:cut]).strip(), "-".join(words[cut:]).strip()
+        if _is_class(plus, classes) and _is_class(minus, classes):
+            return Target(classes.find(plus), classes.find(minus))
+    return Target(classes.find(text))
+
+
+def _is_class(name: str, classes: Classes) -> bool:
+    try:
+        classes.find(name)
+    except UsageError:
+        return False
+    return True
+
+
+def _folder_target(ref: ImageRef, classes: Classes) -> Target:
+    folder = os.path.basename(os.path.dirname(os.path.abspath(ref.path)))
+    try:
+        return Target(classes.find(folder))
+    except UsageError as error:
+        raise NoTargetError(f"the folder '{folder}' is no class: {error}") from error
+
+
+def _csv_rule(path: str, classes: Classes) -> Choose:
+    """Rows are matched by key, by the path as given, or by the path beside the CSV file."""
+    rows = _read_csv(path, classes)
+    base = os.path.dirname(os.path.abspath(path))
+    by_name = {os.path.normpath(name): index for name, index in rows}
+    by_path = {os.path.join(base, name): index for name, index in by_name.items()}
+
+    def choose(ref: ImageRef, ranked: Sequence[int]) -> tuple[Target, ...]:
+        for found in (
+            by_name.get(ref.key),
+            by_name.get(os.path.normpath(ref.path)),
+            by_path.get(os.path.abspath(ref.path)),
+        ):
+            if found is not None:
+                return (Target(found),)
+        raise NoTargetError(f"no row for '{ref.key}' in {path}")
+
+    return choose
+
+
+def _read_csv(path: str, classes: Classes) -> list[tuple[str, int]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            where = next((c for c in _PATH_COLUMNS if c in columns), None)
+            what = next((c for c in _CLASS_COLUMNS if c in columns), None)
+            if where is None or what is None:
+                raise UsageError(
+                    f"--target csv:{path}: the first line must name a column of "
+                    f"{'|'.join(_PATH_COLUMNS)} and one of {'|'.join(_CLASS_COLUMNS)}, "
+                    f"not {columns}"
+                )
+            return [(row[where] or "", classes.find(row[what] or "")) for row in reader]
+    except UsageError:
+        raise
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"--target csv:{path} cannot be read: {error}") from error

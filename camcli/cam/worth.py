@@ -1,0 +1,68 @@
+"""What a map is worth: how much of the score it accounts for, and whether that can be asked.
+
+Sums are in units of the score (a logit). By the fundamental theorem along the line from A = 0 to
+A, a map G * A accounts for the score exactly where the head is linear or positively homogeneous
+in A; Draelos & Carin (arXiv 2011.08891) prove it for one linear layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from camcli.records import Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COMPLETE = 1e-3
+"""A completeness or location error up to here counts as none."""
+
+# Differences below this share of the change that the layer makes are rounding.
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one layer's head does, from three evaluations on fixed synthetic pictures."""
+
+    score: Score
+    baseline: Tensor | None
+    """The logits at A = 0, (classes,); None where they depend on the picture."""
+    pooled: bool
+    """True where the gradient is the same everywhere: global average pooling follows."""
+
+
+def classify(zero: Tensor, once: Tensor, twice: Tensor, uniform_gradient: bool) -> Probe:
+    """The class of a head from its logits at A := 0, A and 2A, each (N, classes), N >= 2."""
+    baseline = zero.mean(dim=0)
+    change = float((once - zero).abs().max())
+    rounding = _ROUNDING * max(change, 1e-3 * float(once.abs().max()))
+    if float((zero - baseline).abs().max()) > rounding:
+        return Probe("bypassed", None, uniform_gradient)
+    if float((twice - once).abs().max()) <= 10 * rounding < change:
+        return Probe("scale_invariant", baseline, uniform_gradient)
+    doubled = (twice - zero) - 2 * (once - zero)
+    exact = float(doubled.abs().max()) <= rounding
+    return Probe("exact" if exact else "first_order", baseline, uniform_gradient)
+
+
+def completeness_error(score: Tensor, baseline: Tensor, total: Tensor, mass: Tensor) -> Tensor:
+    """|(score - baseline) - sum of map| / max(|score - baseline|, 1e-3 * sum |A * G|), (N,)."""
+    change = score - baseline
+    return (change - total).abs() / change.abs().maximum(1e-3 * mass).clamp(min=1e-30)
+
+
+def location_error(cam: Tensor, reference: Tensor) -> Tensor:
+    """L2 distance between two maps of unit norm, (N, h, w), (N, h, w) -> (N,), from 0 to 2.
+
+    Against a complete HiResCAM map this is the paper's measure of showing places that the
+    network did not use (arXiv 2011.08891). A map that is zero everywhere has no direction; its
+    distance to another such map is 0, to any other 1.
+    """
+    return (_unit(cam) - _unit(reference)).flatten(1).norm(dim=1)
+
+
+def _unit(cam: Tensor) -> Tensor:
+    norm = cam.flatten(1).norm(dim=1).clamp(min=1e-30)
+    return cam / norm[:, None, None]

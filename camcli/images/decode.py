@@ -1,0 +1,177 @@
+"""One file on disk -> an upright RGB picture, or a Failure that says why not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps
+
+from camcli.images.preprocess import Preprocessing, prepare
+from camcli.records import Decoded, Failure, FileFacts, ImageRef, Stage
+
+# The limit is --max-pixels, checked from the header; Pillow's warning would only repeat it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+_ORIENTATION = 0x0112
+_TRANSIENT = {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+              errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """`overlay_size` is the longest side of the picture kept for drawing; None keeps none."""
+
+    preprocessing: Preprocessing
+    overlay_size: int | None
+    max_pixels: int
+
+
+class UnfitPictureError(Exception):
+    """A readable file whose pixels cannot be shown to the network."""
+
+
+def lift_pillow_limit() -> None:
+    """Let --max-pixels alone decide. For the command line, whose process is its own."""
+    Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(ref: ImageRef, settings: DecodeSettings) -> Decoded | Failure:
+    """Read, check, decode and prepare one picture. Every exception becomes a Failure."""
+    stage: Stage = "read"
+    facts = None
+    try:
+        facts, data = _read(ref.path)
+        stage = "decode"
+        picture, orientation = _open(data, settings.max_pixels)
+        return _prepared(ref, facts, picture, orientation, settings)
+    except Exception as error:  # a decoder may raise anything
+        return failure(ref, facts, error, stage)
+
+
+def from_picture(
+    ref: ImageRef, picture: Image.Image, settings: DecodeSettings
+) -> Decoded | Failure:
+    """The same for a picture that is already in memory."""
+    try:
+        orientation = picture.getexif().get(_ORIENTATION, 1)
+        facts = FileFacts(0, 0, hashlib.sha256(picture.tobytes()).hexdigest())
+        upright = rgb(ImageOps.exif_transpose(picture))
+        return _prepared(ref, facts, upright, orientation, settings)
+    except Exception as error:
+        return failure(ref, None, error, "decode")
+
+
+def failure(ref: ImageRef, facts: FileFacts | None, error: Exception, stage: Stage) -> Failure:
+    """The record of a picture that could not be handled."""
+    memory = isinstance(error, MemoryError)
+    transient = memory or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+    text = "not enough memory" if memory else _reason(error)
+    return Failure(ref, facts, type(error).__name__, text, stage, transient)
+
+
+def reduced(picture: Image.Image, longest: int) -> Image.Image:
+    """The picture with its longest side at most `longest`; smaller ones stay as they are."""
+    scale = longest / max(picture.size)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def upright(path: str, max_pixels: int) -> Image.Image:
+    """The upright RGB picture of a file, for drawing; raises what `decode` records."""
+    return _open(_read(path)[1], max_pixels)[0]
+
+
+def facts_of(path: str) -> FileFacts | None:
+    """Size and modification time without opening the file; None where it cannot be asked."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return FileFacts(status.st_size, status.st_mtime_ns)
+
+
+def _prepared(
+    ref: ImageRef,
+    facts: FileFacts,
+    picture: Image.Image,
+    orientation: int,
+    settings: DecodeSettings,
+) -> Decoded:
+    view, geometry = prepare(picture, settings.preprocessing)
+    canvas = reduced(picture, settings.overlay_size) if settings.overlay_size else None
+    return Decoded(ref, facts, orientation, geometry, view, canvas)
+
+
+def _read(path: str) -> tuple[FileFacts, bytes]:
+    # O_NONBLOCK so that a FIFO without a writer cannot hang the run before it is refused.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UnfitPictureError("not a regular file")
+        data = file.read()
+    if not data:
+        raise UnfitPictureError("the file is empty")
+    return FileFacts(status.st_size, status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
+    picture = Image.open(io.BytesIO(data))
+    if picture.width * picture.height > max_pixels:
+        raise UnfitPictureError(
+            f"{picture.width}x{picture.height} is more than --max-pixels {max_pixels}"
+        )
+    picture.load()
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    return rgb(ImageOps.exif_transpose(picture)), orientation
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """8-bit RGB from whatever a file holds; transparency is laid over white.
+
+    Deep grayscale is scaled rather than clipped; values that cannot be a brightness are refused.
+    """
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        return _from_deep(np.asarray(picture)).convert("RGB")
+    if picture.mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
+        assert converted is not None  # only inPlace=True returns nothing
+        return converted
+    if picture.has_transparency_data:
+        colours = picture.convert("RGBA")
+        white = Image.new("RGBA", colours.size, "white")
+        return Image.alpha_composite(white, colours).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_deep(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Image.Image:
+    """16-bit integers by their full range, floats in [0, 1] or [0, 255]."""
+    numbers = values.astype(np.float64)
+    low, high = float(numbers.min()), float(numbers.max())
+    full = 65535.0 if values.dtype.kind in "iu" else (1.0 if high <= 1 else 255.0)
+    if not (np.isfinite(low) and low >= 0 and high <= full):
+        raise UnfitPictureError(
+            f"{values.dtype} pixels from {low:g} to {high:g} are no brightness between "
+            f"0 and {full:g}; convert the picture to 8 bits"
+        )
+    return Image.fromarray(np.round(numbers * (255 / full)).astype(np.uint8))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture that can be identified"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,220 @@
+"""What counts as an input, in which order, and under which key its outputs are filed."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from camcli.errors import UsageError
+from camcli.records import ImageRef
+
+EXTENSIONS = frozenset(
+    ".avif .avifs .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .pbm .pgm .png"
+    " .pnm .ppm .tga .tif .tiff .webp".split()
+)
+# Leaves room in a 255-byte name for method, layer, target and extension.
+_LONGEST_NAME = 160
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where to look: files and folders (`-` is a list on stdin), and lists of paths."""
+
+    roots: tuple[str, ...] = ()
+    list_files: tuple[str, ...] = ()
+    null_separated: bool = False
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass
+class Walk:
+    """One walk over the inputs, and the count of what it passed over."""
+
+    inputs: Inputs
+    ignored: int = 0
+    _keys: dict[bytes, bytes] = field(default_factory=dict)
+
+    def refs(self) -> Iterator[ImageRef]:
+        """Every input once, folders streamed, names sorted within a folder."""
+        roots = [root for root in self.inputs.roots if root != "-"]
+        lists = [*self.inputs.list_files, *("-" for root in self.inputs.roots if root == "-")]
+        several = len(roots) + len(lists) > 1
+        names: dict[str, int] = {}
+        for root in roots:
+            if os.path.isdir(root):
+                found = self._folder(root, _root_name(root, names) if several else "")
+                for ref in found:
+                    # Only where several sources can name the same file are keys remembered.
+                    yield from self._unseen(ref.path, ref.key) if several else (ref,)
+            elif os.path.lexists(root) or is_image_name(root):
+                yield from self._named(root)
+            else:
+                raise UsageError(f"no file or folder '{root}'; give pictures, folders or - (stdin)")
+        for source in lists:
+            for path in _listed(source, self.inputs.null_separated):
+                yield from self._named(path)
+
+    def _named(self, path: str) -> Iterator[ImageRef]:
+        """A path the user named: always tried, unless a filter excludes it or it came before."""
+        key = _safe(_normalised(path))
+        if self._wanted(key):
+            yield from self._unseen(path, key)
+
+    def _unseen(self, path: str, key: str) -> Iterator[ImageRef]:
+        """Each file once; a key that two files share (`/a` and `a`) gets a mark of its path."""
+        where = _digest(os.path.abspath(path))
+        while (taken := self._keys.get(_digest(key))) is not None:
+            if taken == where:
+                return
+            key = f"{key}~{where.hex()[:8]}"
+        self._keys[_digest(key)] = where
+        yield ImageRef(path, key)
+
+    def _folder(self, root: str, prefix: str) -> Iterator[ImageRef]:
+        """Depth first; a folder's names are held in memory only while it is being walked."""
+        above = [_identity(root)]
+        try:
+            stack = [_entries(root, "")]
+        except OSError as error:
+            raise UsageError(f"cannot list the folder '{root}': {error.strerror}") from error
+        while stack:
+            try:
+                entry, relative = next(stack[-1])
+            except StopIteration:
+                stack.pop()
+                above.pop()
+                continue
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                identity = _identity(entry.path)
+                if identity in above or _is_run(entry.path):  # a link upwards, or our own output
+                    self.ignored += 1
+                    continue
+                try:
+                    stack.append(_entries(entry.path, relative + "/"))
+                    above.append(identity)
+                except OSError:  # reading it will fail too, and that failure is recorded
+                    yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
+            elif not is_image_name(entry.name):
+                self.ignored += 1
+            else:
+                if self._wanted(relative):
+                    yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
+
+    def _wanted(self, relative: str) -> bool:
+        def matches(patterns: Iterable[str]) -> bool:
+            name = relative.rsplit("/", 1)[-1]
+            return any(
+                fnmatch.fnmatchcase(relative, pattern) or fnmatch.fnmatchcase(name, pattern)
+                for pattern in patterns
+            )
+
+        included = not self.inputs.include or matches(self.inputs.include)
+        wanted = included and not matches(self.inputs.exclude)
+        self.ignored += not wanted
+        return wanted
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a folder's file of this name counts as a picture."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def _entries(folder: str, relative: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
+    return iter([(entry, relative + entry.name) for entry in entries])
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere or to itself: tried as a file, recorded as failed
+        return False
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _is_run(folder: str) -> bool:
+    """Whether the folder is an output directory: it holds a run.json that camcli wrote."""
+    try:
+        with open(os.path.join(folder, "run.json"), "rb") as file:
+            return b'"camcli_version"' in file.read(4096)
+    except OSError:
+        return False
+
+
+def _listed(source: str, null_separated: bool) -> Iterator[str]:
+    """The paths of a list, as raw bytes from the file system's point of view."""
+    if source == "-":
+        if sys.stdin is None or sys.stdin.isatty():
+            raise UsageError("a list of paths was expected on stdin, but nothing is piped into it")
+        yield from _split(sys.stdin.buffer, null_separated)
+        return
+    try:
+        with open(source, "rb") as file:
+            yield from _split(file, null_separated)
+    except OSError as error:
+        raise UsageError(f"cannot read the list '{source}': {error.strerror}") from error
+
+
+def _split(file: BinaryIO, null_separated: bool) -> Iterator[str]:
+    if not null_separated:
+        for line in file:
+            if path := line.rstrip(b"\r\n"):
+                yield os.fsdecode(path)
+        return
+    rest = b""
+    while chunk := file.read(65536):
+        *whole, rest = (rest + chunk).split(b"\0")
+        yield from (os.fsdecode(path) for path in whole if path)
+    if rest:
+        yield os.fsdecode(rest)
+
+
+def _root_name(root: str, names: dict[str, int]) -> str:
+    name = os.path.basename(os.path.abspath(root)) or "root"
+    names[name] = names.get(name, 0) + 1
+    return name if names[name] == 1 else f"{name}~{names[name]}"
+
+
+def _joined(prefix: str, relative: str) -> str:
+    return f"{prefix}/{relative}" if prefix else relative
+
+
+def _normalised(path: str) -> str:
+    """The path as given, made relative and kept inside the output: no root, no `..`."""
+    parts = os.path.normpath(path).split(os.sep)
+    return "/".join("_up" if part == ".." else part for part in parts if part)
+
+
+def _safe(key: str) -> str:
+    """A key every file system and JSON can hold; whatever is changed is marked with a hash."""
+    return "/".join(_safe_name(name) for name in key.split("/"))
+
+
+def _safe_name(name: str) -> str:
+    raw = os.fsencode(name)
+    text = raw.decode("utf-8", "replace")
+    if os.fsencode(text) == raw and len(raw) <= _LONGEST_NAME:
+        return name
+    mark = "~" + hashlib.sha256(raw).hexdigest()[:10]
+    stem, extension = os.path.splitext(text)
+    if len(os.fsencode(extension)) > 10:
+        stem, extension = text, ""
+    kept = os.fsencode(stem)[: _LONGEST_NAME - len(mark) - len(os.fsencode(extension))]
+    return kept.decode("utf-8", "ignore") + mark + extension
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(os.fsencode(text), digest_size=16).digest()

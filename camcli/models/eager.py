@@ -1,0 +1,120 @@
+"""Ordinary PyTorch modules, run with forward hooks that never outlive the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.cam.layers import Layer, ModuleCall
+from camcli.errors import ModelError
+from camcli.models.loaded import Edit, Edits
+
+
+class EagerNetwork:
+    """A `Network` around an `nn.Module`, which stays as it was found."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Evaluation mode, parameters frozen; modes and flags are put back afterwards."""
+        modes = [(module, module.training) for module in self.module.modules()]
+        flags = [(p, p.requires_grad) for p in self.module.parameters()]
+        try:
+            self.module.eval().requires_grad_(False)
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            for parameter, requires_grad in flags:
+                parameter.requires_grad_(requires_grad)
+
+    def run(self, x: Tensor, edits: Edits) -> Tensor:
+        """Logits of one forward pass with the given layers' outputs replaced."""
+        with ExitStack() as hooks:
+            for layer, edit in edits.items():
+                module = self.module.get_submodule(layer.module)
+                hooks.enter_context(module.register_forward_hook(_on_call(layer, edit)))
+            return logits_of(self.module(x))
+
+    def calls(self, x: Tensor) -> list[ModuleCall]:
+        """Every module call that returned a tensor, from one forward pass without gradients."""
+        trace = _Trace()
+        with ExitStack() as hooks, torch.no_grad():
+            for name, module in self.module.named_modules():
+                if name:
+                    hooks.enter_context(module.register_forward_pre_hook(trace.enter))
+                    hooks.enter_context(module.register_forward_hook(trace.leave(name)))
+            self.module(x)
+        return trace.calls
+
+
+class _Trace:
+    """Collects module calls. Versions tell a tensor that was modified in place from one handed on."""
+
+    def __init__(self) -> None:
+        self.calls: list[ModuleCall] = []
+        self._inputs: list[tuple[Any, int]] = []
+        self._previous: tuple[Any, int] = (None, 0)
+        self._counts: dict[str, int] = {}
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._inputs.append(_state(args[0] if args else None))
+
+    def leave(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            given = self._inputs.pop()
+            count = self._counts[name] = self._counts.get(name, -1) + 1
+            now = _state(output)
+            if now[0] is not None:
+                self.calls.append(
+                    ModuleCall(
+                        name=name,
+                        type=type(module).__name__,
+                        call=count,
+                        shape=tuple(now[0].shape),
+                        same=_is(now, self._previous),
+                        changed=not _is(now, given),
+                        parametric=next(module.parameters(recurse=False), None) is not None,
+                    )
+                )
+            self._previous = now
+
+        return hook
+
+
+def _state(value: Any) -> tuple[Any, int]:
+    return (value, value._version) if isinstance(value, Tensor) else (None, 0)
+
+
+def _is(one: tuple[Any, int], other: tuple[Any, int]) -> bool:
+    return one[0] is not None and one[0] is other[0] and one[1] == other[1]
+
+
+def _on_call(layer: Layer, edit: Edit) -> Any:
+    """A hook that edits the output of the layer's own call and lets its other calls pass."""
+    calls = 0
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls - 1 != layer.call:
+            return None
+        if not isinstance(output, Tensor):
+            raise ModelError(f"the layer '{layer.name}' returns {type(output).__name__}, no tensor")
+        return edit(output)
+
+    return hook
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits (N, classes) among whatever a model returns."""
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise ModelError(f"the model returned {got}; one tensor of logits (N, classes) is needed")

@@ -1,0 +1,103 @@
+"""What a model's layers are and what their heads do, found on fixed synthetic pictures.
+
+Synthetic, so that nothing recorded about a picture depends on which others were explained with
+it: a resumed run, a shard and a single picture all see the same probe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from camcli.cam.layers import Layer, feature_maps, find_layer
+from camcli.cam.worth import Probe, classify
+from camcli.errors import ModelError, UsageError
+from camcli.models.loaded import LoadedModel
+
+# Maps later than the default one are few: a transformer's last block has the most.
+_LAST_MAPS = 16
+_UNIFORM = 1e-5
+
+
+def synthetic_pictures(model: LoadedModel) -> Tensor:
+    """Two coloured gratings of different pitch, (2, 3, H, W), normalised as pictures are."""
+    width, height = model.preprocessing.size
+    x = (np.arange(width) + 0.5) / width
+    y = (np.arange(height) + 0.5)[:, None] / height
+    views = []
+    for pitch in (5.0, 11.0):
+        waves = [np.sin(2 * np.pi * (pitch * x * a + pitch * y * b) + a - b)
+                 for a, b in ((1.0, 0.5), (0.3, 1.0), (0.8, -0.6))]  # fmt: skip
+        views.append(np.round(127.5 * (1 + np.stack(waves, axis=-1))).astype(np.uint8))
+    return model.inputs(views)
+
+
+def layers_of(model: LoadedModel) -> list[Layer]:
+    """Every feature map of the model, in the order in which they are computed."""
+    with model.network.prepared():
+        calls = model.network.calls(synthetic_pictures(model)[:1])
+    return feature_maps(calls, model.preprocessing.size, model.classes.count)
+
+
+def default_layer(model: LoadedModel, layers: Sequence[Layer]) -> Layer:
+    """The last feature map that the score depends on, cell by cell.
+
+    After a transformer's last attention only the class token goes on: the patch tokens' gradient
+    is zero there, and the map is found in front of it.
+    """
+    late = list(layers[-_LAST_MAPS:])
+    if not late:
+        raise ModelError(f"{model.name} has no feature map with more than one place to explain")
+    for layer, gradient in reversed(list(zip(late, _gradients(model, late), strict=True))):
+        if gradient is not None and bool(layer.grid.maps(gradient).any()):
+            return layer
+    raise ModelError(
+        f"the score of {model.name} ({model.weights}) depends on none of its layers: every "
+        "gradient is zero, as with a classifier whose weights are zero; load trained weights"
+    )
+
+
+def chosen_layers(model: LoadedModel, names: Sequence[str]) -> list[Layer]:
+    """The layers of those names; `auto` is the default one. A blank layer is a UsageError."""
+    layers = layers_of(model)
+    chosen = [
+        default_layer(model, layers) if name == "auto" else find_layer(layers, name, model.name)
+        for name in names
+    ]
+    distinct = list(dict.fromkeys(chosen))
+    for layer, gradient in zip(distinct, _gradients(model, distinct), strict=True):
+        if gradient is None or not bool(layer.grid.maps(gradient).any()):
+            better = default_layer(model, layers).name
+            raise UsageError(
+                f"the score of {model.name} does not depend on the places of '{layer.name}' "
+                f"(their gradient is zero); use --layer {better}"
+            )
+    return distinct
+
+
+def probe(model: LoadedModel, layer: Layer) -> Probe:
+    """What the head after a layer does with A := 0, A and 2A (see `cam.worth.classify`)."""
+    with model.network.prepared():
+        x = synthetic_pictures(model)
+        once, (output,) = model.capture(x, [layer])
+        (gradient,) = torch.autograd.grad(once.max(dim=1).values.sum(), [output])
+        with torch.no_grad():
+            zero = model.logits(x, {layer: torch.zeros_like})
+            twice = model.logits(x, {layer: lambda activation: 2 * activation})
+    maps = layer.grid.maps(gradient).float()
+    spread = (maps - maps.mean(dim=(2, 3), keepdim=True)).abs().max()
+    uniform = bool(spread <= _UNIFORM * maps.abs().max()) and not layer.grid.prefix
+    return classify(zero, once.detach(), twice, uniform)
+
+
+def _gradients(model: LoadedModel, layers: Sequence[Layer]) -> list[Tensor | None]:
+    """The gradient of the predicted class's logit at each layer; None where there is no path."""
+    with model.network.prepared():
+        logits, outputs = model.capture(synthetic_pictures(model), layers)
+        if not logits.requires_grad:
+            return [None] * len(layers)
+        score = logits.max(dim=1).values.sum()
+        return list(torch.autograd.grad(score, outputs, allow_unused=True))

@@ -1,0 +1,98 @@
+"""What every model source returns, and the one operation that all capture rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from camcli.cam.layers import Layer, ModuleCall
+from camcli.cam.targets import Classes
+from camcli.errors import ModelError
+from camcli.images.preprocess import Preprocessing
+
+Edit = Callable[[Tensor], Tensor]
+Edits = Mapping[Layer, Edit]
+
+
+class Network(Protocol):
+    """A network that can be run with some of its layers' outputs edited on the way.
+
+    Capturing, zeroing and scaling an activation are all edits, so this is all that a new kind of
+    model has to provide.
+    """
+
+    def prepared(self) -> AbstractContextManager[None]:
+        """Evaluation mode and frozen parameters inside; everything as it was afterwards."""
+
+    def calls(self, x: Tensor) -> list[ModuleCall]:
+        """Every module call of one forward pass, in the order in which they returned."""
+
+    def run(self, x: Tensor, edits: Edits) -> Tensor:
+        """(N, 3, H, W) -> logits (N, classes), each edited layer's output replaced."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network, and what is needed to feed it and to read its answers."""
+
+    name: str
+    network: Network
+    weights: str
+    """Where the weights come from: a weights entry, a file, or `none (seed 0)`."""
+    weights_sha256: str | None
+    preprocessing: Preprocessing
+    classes: Classes
+    labels: str
+    """Where the labels come from."""
+    activation: Literal["softmax", "sigmoid"]
+    device: torch.device
+
+    def inputs(self, views: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """Views (H, W, 3) uint8 -> the normalised batch (N, 3, H, W), channels last."""
+        batch = torch.from_numpy(np.stack(views)).to(self.device).permute(0, 3, 1, 2)
+        recipe = self.preprocessing
+        # One multiplication and one addition per value: (v / 255 - mean) / std.
+        scale = torch.tensor([1 / (255 * s) for s in recipe.std], device=self.device)
+        shift = torch.tensor(
+            [-m / s for m, s in zip(recipe.mean, recipe.std, strict=True)], device=self.device
+        )
+        return batch * scale[:, None, None] + shift[:, None, None]
+
+    def logits(self, x: Tensor, edits: Edits | None = None) -> Tensor:
+        """(N, 3, H, W) -> (N, classes), float32; a single logit z becomes the pair (-z, z)."""
+        logits = self.network.run(x, edits or {}).float()
+        return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
+
+    def capture(self, x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and each layer's output as the tensor to differentiate them by.
+
+        The graph is recorded from the first of the layers on: nothing before it needs a gradient.
+        Every layer hands on a clone, for an operation that follows may work in place.
+        """
+        taken: dict[Layer, Tensor] = {}
+
+        def cut(layer: Layer) -> Edit:
+            def edit(output: Tensor) -> Tensor:
+                kept = output if output.requires_grad else output.detach().requires_grad_()
+                taken[layer] = kept
+                return kept.clone()
+
+            return edit
+
+        with torch.enable_grad():
+            logits = self.logits(x, {layer: cut(layer) for layer in layers})
+        missing = [layer.name for layer in layers if layer not in taken]
+        if missing:
+            raise ModelError(f"the layer '{missing[0]}' of {self.name} did not run on this input")
+        return logits, [taken[layer] for layer in layers]
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(N, classes) -> (N, classes). The pair of a single logit is sigmoid(-z), sigmoid(z)."""
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(dim=1)

@@ -1,0 +1,1 @@
+"""What a run writes, and drawing from what was written."""

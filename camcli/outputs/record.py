@@ -1,0 +1,121 @@
+"""The JSON record of one input (`schema.json` beside this file describes it)."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from camcli.images.region import hot_region, peak
+from camcli.outputs.arrays import SCHEMA_VERSION, array_keys
+from camcli.records import Cam, Explanation, Failure, ImageRef
+
+Record = dict[str, Any]
+
+
+def record(
+    outcome: Explanation | Failure, config_hash: str = "", overlays: Sequence[str | None] = ()
+) -> Record:
+    """The record of an explanation or a failure, ready for JSON.
+
+    `overlays` are the overlay files of the maps, relative to the output directory.
+    """
+    if isinstance(outcome, Failure):
+        return {
+            **_common(outcome.ref, "error"),
+            "sha256": (outcome.facts.sha256 or None) if outcome.facts else None,
+            "error": {
+                "type": outcome.type,
+                "message": outcome.message,
+                "stage": outcome.stage,
+                "transient": outcome.transient,
+            },
+            "config_hash": config_hash,
+        }
+    image, geometry = outcome.image, outcome.image.geometry
+    drawn = overlays or [None] * len(outcome.cams)
+    return {
+        **_common(outcome.ref, "ok"),
+        "sha256": image.facts.sha256,
+        "width": geometry.source[0],
+        "height": geometry.source[1],
+        "exif_orientation": image.exif_orientation,
+        "view": {"size": list(geometry.view), "crop_box": list(geometry.box)},
+        "model": outcome.model,
+        "predictions": [
+            {
+                "index": p.index,
+                "label": p.label,
+                "logit": _finite(p.logit),
+                "probability": _finite(p.probability),
+            }
+            for p in outcome.predictions
+        ],
+        "explanations": [
+            _explanation(outcome, cam, key, overlay)
+            for cam, key, overlay in zip(
+                outcome.cams, array_keys(outcome.cams), drawn, strict=True
+            )
+        ],
+        "config_hash": config_hash,
+    }
+
+
+def _common(ref: ImageRef, status: str) -> Record:
+    raw = os.fsencode(ref.path)
+    text = raw.decode("utf-8", "replace")
+    undecodable = os.fsencode(text) != raw
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": status,
+        "path": text,
+        "key": ref.key,
+        **({"path_b64": base64.b64encode(raw).decode()} if undecodable else {}),
+    }
+
+
+def path_of(record: Record) -> str:
+    """The path of a record's input, undecodable bytes included."""
+    if "path_b64" in record:
+        return os.fsdecode(base64.b64decode(record["path_b64"]))
+    return str(record["path"])
+
+
+def _explanation(
+    explanation: Explanation, cam: Cam, key: tuple[str, int], overlay: str | None
+) -> Record:
+    geometry, status = explanation.image.geometry, cam.status
+    shown = status == "ok"
+    region = hot_region(cam.cam, geometry) if shown else None
+    return {
+        "method": cam.method,
+        "layer": cam.layer,
+        "target": {"index": cam.target.index, "against": cam.target.against, "label": cam.label},
+        "score": _finite(cam.score),
+        "cam": {
+            "npz_key": key[0],
+            "npz_row": key[1],
+            "shape": list(cam.cam.shape),
+            "min": _finite(float(cam.cam.min())),
+            "max": _finite(float(cam.cam.max())),
+            "sum": _finite(float(cam.cam.sum(dtype="float64"))),
+            "status": status,
+        },
+        "remainder": _finite(cam.remainder),
+        "outside_grid": _finite(cam.outside_grid),
+        "baseline": _finite(cam.baseline),
+        "completeness_error": _finite(cam.completeness_error),
+        "location_error": _finite(cam.location_error),
+        "faithful": cam.faithful,
+        "peak_xy": list(peak(cam.cam, geometry)) if shown else None,
+        "hot_box": list(region.box) if region else None,
+        "hot_fraction": region.fraction if region else None,
+        "overlay": overlay,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,144 @@
+"""Drawing the overlays of a finished run again, from its NPZ and the pictures, without a model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from camcli.errors import UsageError
+from camcli.images import decode
+from camcli.outputs import arrays, journal, manifest, paths, render
+from camcli.outputs.files import atomic
+from camcli.outputs.record import Record, path_of
+from camcli.outputs.render import Style
+from camcli.outputs.sink import caption_of
+from camcli.records import Failure, ImageRef, Target
+
+Scale = float | Literal["image", "run"]
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """The overlays drawn for one input, relative to the output directory."""
+
+    key: str
+    overlays: tuple[str, ...]
+
+
+class Redraw:
+    """One pass over an output directory. Raises UsageError where there is nothing to draw from."""
+
+    def __init__(self, directory: Path, style: Style, scale: Scale, max_pixels: int) -> None:
+        run = manifest.read(directory)
+        if run is None:
+            raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+        if not {"json", "npz"} <= set(run["write"]):
+            raise UsageError(
+                f"'{directory}' was written with --write {','.join(run['write'])}; "
+                "drawing needs json and npz"
+            )
+        self.directory, self.style, self.max_pixels = directory, style, max_pixels
+        self.run: dict[str, Any] = run
+        self.maxima = self._maxima() if scale == "run" else {}
+
+    def pictures(self) -> Iterator[Redrawn | Failure]:
+        """Draw every explained picture; one whose source is gone or changed is a Failure."""
+        for key in self._keys():
+            saved = self._record(key)
+            ref = ImageRef(path_of(saved), key)
+            try:
+                yield self._picture(ref, saved)
+            except Exception as error:  # a decoder may raise anything
+                yield decode.failure(ref, None, error, "decode")
+
+    def finish(self) -> None:
+        """Note in run.json how the overlays were drawn."""
+        run = self.run | {"drawing": drawing_of(self.style, self.maxima)}
+        run["drawing_hash"] = manifest.digest(run["drawing"])
+        run["write"] = sorted({*run["write"], "overlay"})
+        manifest.write(self.directory, run)
+
+    def _picture(self, ref: ImageRef, saved: Record) -> Redrawn:
+        source = os.path.join(self.run["cwd"], ref.path)
+        maps, geometry = arrays.read(self.directory / paths.npz_path(ref.key))
+        picture = decode.upright(source, self.max_pixels)
+        if picture.size != geometry.source:
+            raise decode.UnfitPictureError(
+                f"the picture is now {picture.width}x{picture.height}, not "
+                f"{geometry.source[0]}x{geometry.source[1]}; explain it again"
+            )
+        canvas = decode.reduced(picture, self.style.overlay_size)
+        drawn = []
+        for entry, cam in zip(saved["explanations"], maps, strict=True):
+            name = self._overlay_name(ref.key, entry)
+            caption = caption_of(entry["target"]["label"], entry["score"], entry["method"])
+            style = replace(self.style, scale=self._scale(entry))
+            overlay = render.draw(cam, geometry, canvas, style, caption)
+            with atomic(self.directory / name) as file:
+                render.save(overlay, file, style.overlay_format)
+            drawn.append((name, entry["overlay"]))
+        self._note(saved, ref.key, drawn)
+        return Redrawn(ref.key, tuple(name for name, _ in drawn))
+
+    def _note(self, saved: Record, key: str, drawn: list[tuple[str, str | None]]) -> None:
+        """Name the new overlays in the record, then remove those of another format."""
+        if all(name == before for name, before in drawn):
+            return
+        for entry, (name, _) in zip(saved["explanations"], drawn, strict=True):
+            entry["overlay"] = name
+        with atomic(self.directory / paths.json_path(key)) as file:
+            file.write(json.dumps(saved, indent=1, ensure_ascii=True).encode() + b"\n")
+        for name, before in drawn:
+            if before is not None and before != name:
+                (self.directory / before).unlink(missing_ok=True)
+
+    def _overlay_name(self, key: str, entry: Record) -> str:
+        target = Target(entry["target"]["index"], entry["target"]["against"])
+        layer = entry["layer"] if len(self.run["layers"]) > 1 else None
+        labels = self.run["model"]["labels"]
+        form = self.style.overlay_format
+        return paths.overlay_path(key, entry["method"], layer, target, labels, form).as_posix()
+
+    def _scale(self, entry: Record) -> float | Literal["image"]:
+        return self.maxima.get((entry["method"], entry["layer"]), self.style.scale)
+
+    def _maxima(self) -> dict[tuple[str, str], float]:
+        """The largest value of each method on each layer over the run, from the records."""
+        found: dict[tuple[str, str], float] = {}
+        for key in self._keys():
+            for entry in self._record(key)["explanations"]:
+                which = entry["method"], entry["layer"]
+                low, high = entry["cam"]["min"] or 0.0, entry["cam"]["max"] or 0.0
+                value = max(abs(low), abs(high)) if self.style.signed else high
+                found[which] = max(found.get(which, 0.0), value)
+        return found
+
+    def _keys(self) -> Iterator[str]:
+        """The explained inputs, each once, as the journal last said."""
+        last = {line["key"]: line["status"] for line in journal.read_lines(
+            self.directory / journal.NAME)}  # fmt: skip
+        yield from (key for key, status in last.items() if status == "ok")
+
+    def _record(self, key: str) -> Record:
+        content: Record = json.loads((self.directory / paths.json_path(key)).read_bytes())
+        return content
+
+
+def drawing_of(
+    style: Style, maxima: dict[tuple[str, str], float] | None = None
+) -> dict[str, Any]:
+    """What decides how overlays look, for run.json."""
+    return {
+        "colormap": style.colormap,
+        "alpha": style.alpha,
+        "blend": style.blend,
+        "scale": "run" if maxima else style.scale,
+        "overlay_size": style.overlay_size,
+        "overlay_format": style.overlay_format,
+        "signed": style.signed,
+        "caption": style.caption,
+    }

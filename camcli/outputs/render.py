@@ -1,0 +1,137 @@
+"""Drawing: a raw map laid over the upright source picture, where the network saw it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from camcli.images.geometry import Geometry
+from camcli.outputs import colormaps
+
+Blend = Literal["heat", "flat"]
+OverlayFormat = Literal["jpeg", "png", "webp"]
+EXTENSION: dict[OverlayFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+_UNSEEN_BRIGHTNESS = 0.55
+_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Style:
+    """What decides a drawing, and nothing that decides a map.
+
+    `scale` is the value drawn as hottest: a number, or `image` for each map's own maximum.
+    """
+
+    colormap: str = "inferno"
+    alpha: float = 0.7
+    blend: Blend = "heat"
+    scale: float | Literal["image"] = "image"
+    overlay_size: int = 1024
+    overlay_format: OverlayFormat = "jpeg"
+    signed: bool = False
+    caption: bool = False
+
+
+def draw(
+    cam: npt.NDArray[np.float32],
+    geometry: Geometry,
+    canvas: Image.Image,
+    style: Style,
+    caption: str = "",
+) -> Image.Image:
+    """The overlay of one map on the canvas, the whole upright picture at any size.
+
+    Opacity grows with the heat (`heat`), so that the photo stays readable where nothing is
+    claimed, or is the same everywhere (`flat`). What the network did not see is dimmed.
+    """
+    levels, hottest = _levels(cam, geometry, canvas.size, style)
+    colours = Image.fromarray(levels)
+    mask = colours.point(_opacity(style.alpha, style.blend, style.signed))
+    colours = colours.convert("P")
+    colours.putpalette(_palette(style.colormap, style.signed))
+    overlay = Image.composite(colours.convert("RGB"), canvas, mask)
+    overlay = _dim_unseen(overlay, canvas, geometry)
+    if style.caption:
+        return _with_caption(overlay, caption, hottest, style)
+    return overlay
+
+
+def save(picture: Image.Image, file: BinaryIO, overlay_format: OverlayFormat) -> None:
+    """Encode into a real file: Pillow then works without holding the interpreter's lock."""
+    if overlay_format == "png":
+        picture.save(file, "png", compress_level=4)
+    else:
+        picture.save(file, overlay_format, quality=_QUALITY)
+
+
+def _levels(
+    cam: npt.NDArray[np.float32], geometry: Geometry, size: tuple[int, int], style: Style
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """Heat as levels 0 to 255, (height, width), and the value of the hottest level.
+
+    The map is rectified, then interpolated, as the field does it.
+    """
+    finite = np.nan_to_num(cam, nan=0.0, posinf=0.0, neginf=0.0)
+    shown = finite if style.signed else np.maximum(finite, 0)
+    hottest = float(np.abs(shown).max()) if style.scale == "image" else style.scale
+    heat = geometry.on_canvas(shown, size) / max(hottest, np.finfo(np.float32).tiny)
+    if style.signed:
+        heat = (heat + 1) / 2
+    return (np.clip(heat, 0, 1) * 255 + 0.5).astype(np.uint8), hottest
+
+
+def _opacity(alpha: float, blend: Blend, signed: bool) -> list[int]:
+    levels = np.arange(256) / 255
+    strength = np.abs(2 * levels - 1) if signed else levels
+    if blend == "flat":
+        strength = np.ones(256)
+    return [int(v) for v in np.round(255 * alpha * strength)]
+
+
+@lru_cache
+def _palette(colormap: str, signed: bool) -> bytes:
+    return (colormaps.diverging() if signed else colormaps.table(colormap)).tobytes()
+
+
+def _dim_unseen(
+    overlay: Image.Image, canvas: Image.Image, geometry: Geometry
+) -> Image.Image:
+    left, top, right, bottom = geometry.seen
+    across, down = canvas.width / geometry.source[0], canvas.height / geometry.source[1]
+    box = (round(left * across), round(top * down), round(right * across), round(bottom * down))
+    if box == (0, 0, canvas.width, canvas.height):
+        return overlay
+    dimmed = canvas.point([int(level * _UNSEEN_BRIGHTNESS) for level in range(256)] * 3)
+    dimmed.paste(overlay.crop(box), box[:2])
+    return dimmed
+
+
+def _with_caption(
+    overlay: Image.Image, text: str, hottest: float, style: Style
+) -> Image.Image:
+    """A line of text and a colour bar below the overlay."""
+    height = max(28, overlay.height // 16)
+    font = ImageFont.load_default(size=height * 0.45)
+    out = Image.new("RGB", (overlay.width, overlay.height + height), "white")
+    out.paste(overlay, (0, 0))
+    pen = ImageDraw.Draw(out)
+    middle = overlay.height + height // 2
+    bar = (max(60, overlay.width // 5), max(6, height // 3))
+    ramp = Image.frombytes("P", (256, 1), bytes(range(256)))
+    ramp.putpalette(_palette(style.colormap, style.signed))
+    top = f"{hottest:.3g}"
+    right = overlay.width - 6 - round(pen.textlength(top, font=font))
+    low = f"{-hottest:.3g}" if style.signed else "0"
+    pen.text((right, middle), top, "black", font, anchor="lm")
+    out.paste(ramp.convert("RGB").resize(bar), (right - 4 - bar[0], middle - bar[1] // 2))
+    pen.text((right - 8 - bar[0], middle), low, "black", font, anchor="rm")
+    room = right - 16 - bar[0] - round(pen.textlength(low, font=font))
+    while text and pen.textlength(text, font=font) > room - 6:
+        text = text[:-2] + "…" if len(text) > 2 else ""
+    pen.text((6, middle), text, "black", font, anchor="lm")
+    return out

@@ -1,0 +1,137 @@
+"""Read, explain, write: one flow of generators, bounded in pictures and in bytes.
+
+Threads decode and write; the model stays in the calling thread. Nothing here imports torch until
+there is a picture to explain.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from camcli.images.decode import DecodeSettings, decode, failure, from_picture
+from camcli.records import Decoded, Explanation, Failure, ImageRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+    from camcli.engine import Engine
+    from camcli.models.loaded import LoadedModel
+
+DEFAULT_BATCH_SIZE = 16
+DEFAULT_MAX_PIXELS = 100_000_000
+_BYTES_AHEAD = 128 * 2**20
+
+T = TypeVar("T")
+
+
+class Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+R = TypeVar("R", bound=Sized)
+
+
+def bounded_map(
+    pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """`map` over a pool: in order, with at most `ahead` items in flight, fewer where they are
+    large. An exception surfaces where its result would have been."""
+    flight: deque[Future[R]] = deque()
+    largest = 1
+    try:
+        for item in items:
+            flight.append(pool.submit(work, item))
+            while len(flight) >= max(1, min(ahead, _BYTES_AHEAD // largest)):
+                result = flight.popleft().result()
+                largest = max(largest, result.nbytes)
+                yield result
+        while flight:
+            yield flight.popleft().result()
+    finally:
+        for future in flight:
+            future.cancel()
+
+
+def outcomes(
+    engine: Engine, decoded: Iterable[Decoded | Failure]
+) -> Iterator[Explanation | Failure]:
+    """Group pictures into batches and explain them; failures pass through."""
+    batch: list[Decoded] = []
+    with engine.prepared():
+        for item in decoded:
+            if isinstance(item, Failure):
+                yield item
+                continue
+            batch.append(item)
+            if len(batch) == engine.batch_size:
+                yield from engine.explain(batch)
+                batch = []
+        if batch:
+            yield from engine.explain(batch)
+
+
+def explain(
+    pictures: Iterable[str | os.PathLike[str] | Image | npt.NDArray[np.uint8]],
+    *,
+    model: LoadedModel | str = "efficientnet_lite0",
+    method: str | Iterable[str] = "hirescam",
+    layer: str | Iterable[str] = "auto",
+    target: str = "predicted",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    workers: int | None = None,
+) -> Iterator[Explanation | Failure]:
+    """Explain pictures, given as paths, PIL images or RGB arrays (H, W, 3), one by one in order.
+
+    Yields one Explanation, or one Failure, a picture. The model is left as it was once the
+    iterator is used up or closed. Raises UsageError for a method, layer or class that does not
+    exist.
+    """
+    from camcli.engine import Engine
+    from camcli.models.opening import open_model
+
+    engine = Engine(
+        open_model(model) if isinstance(model, str) else model,
+        methods=[method] if isinstance(method, str) else list(method),
+        layers=[layer] if isinstance(layer, str) else list(layer),
+        target=target,
+        batch_size=batch_size,
+    )
+    settings = DecodeSettings(engine.model.preprocessing, None, DEFAULT_MAX_PIXELS)
+    return _explained(engine, settings, pictures, workers or os.cpu_count() or 1)
+
+
+def _explained(
+    engine: Engine,
+    settings: DecodeSettings,
+    pictures: Iterable[str | os.PathLike[str] | Image | npt.NDArray[np.uint8]],
+    workers: int,
+) -> Iterator[Explanation | Failure]:
+    def load(item: tuple[int, object]) -> Decoded | Failure:
+        number, picture = item
+        if isinstance(picture, str | os.PathLike):
+            path = os.fspath(picture)
+            return decode(ImageRef(str(path), str(path)), settings)
+        return _in_memory(ImageRef(f"<picture {number}>", f"picture-{number}"), picture, settings)
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from outcomes(
+            engine, bounded_map(pool, load, enumerate(pictures), 2 * engine.batch_size)
+        )
+
+
+def _in_memory(ref: ImageRef, picture: object, settings: DecodeSettings) -> Decoded | Failure:
+    import numpy as np
+    from PIL import Image
+
+    try:
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+    except (TypeError, ValueError) as error:
+        return failure(ref, None, error, "read")
+    return from_picture(ref, image, settings)
