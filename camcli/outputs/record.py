@@ -76,13 +76,6 @@ def _common(ref: ImageRef, status: str) -> Record:
     }
 
 
-def path_of(record: Record) -> str:
-    """The path of a record's input, undecodable bytes included."""
-    if "path_b64" in record:
-        return os.fsdecode(base64.b64decode(record["path_b64"]))
-    return str(record["path"])
-
-
 def _explanation(
     explanation: Explanation, cam: Cam, key: tuple[str, int], overlay: str | None
 ) -> Record:

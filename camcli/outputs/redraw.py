@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from camcli.errors import UsageError
 from camcli.images import decode
 from camcli.outputs import arrays, journal, manifest, paths, render
 from camcli.outputs.files import atomic
-from camcli.outputs.record import Record, path_of
+from camcli.outputs.record import Record
 from camcli.outputs.render import Style
 from camcli.outputs.sink import caption_of
 from camcli.records import Failure, ImageRef, Target
@@ -47,11 +46,10 @@ class Redraw:
 
     def pictures(self) -> Iterator[Redrawn | Failure]:
         """Draw every explained picture; one whose source is gone or changed is a Failure."""
-        for key in self._keys():
-            saved = self._record(key)
-            ref = ImageRef(path_of(saved), key)
+        for key, source in self._explained().items():
+            ref = ImageRef(source, key)
             try:
-                yield self._picture(ref, saved)
+                yield self._picture(ref, self._record(key))
             except Exception as error:  # a decoder may raise anything
                 yield decode.failure(ref, None, error, "decode")
 
@@ -63,9 +61,8 @@ class Redraw:
         manifest.write(self.directory, run)
 
     def _picture(self, ref: ImageRef, saved: Record) -> Redrawn:
-        source = os.path.join(self.run["cwd"], ref.path)
         maps, geometry = arrays.read(self.directory / paths.npz_path(ref.key))
-        picture = decode.upright(source, self.max_pixels)
+        picture = decode.upright(ref.path, self.max_pixels)
         if picture.size != geometry.source:
             raise decode.UnfitPictureError(
                 f"the picture is now {picture.width}x{picture.height}, not "
@@ -109,7 +106,7 @@ class Redraw:
     def _maxima(self) -> dict[tuple[str, str], float]:
         """The largest value of each method on each layer over the run, from the records."""
         found: dict[tuple[str, str], float] = {}
-        for key in self._keys():
+        for key in self._explained():
             for entry in self._record(key)["explanations"]:
                 which = entry["method"], entry["layer"]
                 low, high = entry["cam"]["min"] or 0.0, entry["cam"]["max"] or 0.0
@@ -117,11 +114,11 @@ class Redraw:
                 found[which] = max(found.get(which, 0.0), value)
         return found
 
-    def _keys(self) -> Iterator[str]:
-        """The explained inputs, each once, as the journal last said."""
-        last = {line["key"]: line["status"] for line in journal.read_lines(
-            self.directory / journal.NAME)}  # fmt: skip
-        yield from (key for key, status in last.items() if status == "ok")
+    def _explained(self) -> dict[str, str]:
+        """The sources of the explained inputs by key, as the journal last said."""
+        lines = journal.read_lines(self.directory / journal.NAME)
+        last = {line["key"]: line for line in lines}
+        return {key: line["source"] for key, line in last.items() if line["status"] == "ok"}
 
     def _record(self, key: str) -> Record:
         content: Record = json.loads((self.directory / paths.json_path(key)).read_bytes())

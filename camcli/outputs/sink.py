@@ -28,6 +28,10 @@ class Written:
     outcome: Explanation | Failure
     record: Record
 
+    @property
+    def nbytes(self) -> int:
+        return self.outcome.nbytes
+
 
 @dataclass(frozen=True)
 class DirectorySink:

@@ -1,0 +1,58 @@
+"""The `camcli` command, and the exit status of what a user can cause."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import camcli
+from camcli.cli import config, doctor, explain, layers, methods, models, render
+from camcli.cli.console import complain
+from camcli.errors import CamcliError
+
+app = typer.Typer(
+    name="camcli",
+    help="Explain image classifiers over folders of pictures: Grad-CAM, HiResCAM, and what each "
+    "map is worth.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in (
+    ("explain", explain.command),
+    ("render", render.command),
+    ("models", models.command),
+    ("layers", layers.command),
+    ("methods", methods.command),
+    ("doctor", doctor.command),
+):
+    app.command(name)(command)
+app.add_typer(config.app, name="config")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"camcli {camcli.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("-V", "--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's fault is one sentence and its exit status."""
+    try:
+        app()
+    except CamcliError as error:
+        complain(str(error))
+        sys.exit(error.exit_status)
+    sys.exit(0)

@@ -1,0 +1,63 @@
+"""Messages to people on stderr, and names printed so that they can do no harm."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+def shown(text: str) -> str:
+    """Text with control characters and undecodable bytes escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def say(text: str) -> None:
+    """A line on stderr, above a progress bar if there is one. Without stderr it is dropped."""
+    if sys.stderr is None:
+        return
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
+
+
+def complain(text: str) -> None:
+    """A fault, in one line."""
+    say(f"camcli: {shown(text)}")
+
+
+class Progress:
+    """Counts inputs: a bar on a terminal, a plain line every half minute elsewhere."""
+
+    def __init__(self, bar: Any, plain: bool) -> None:
+        self._bar, self._plain = bar, plain
+        self._count, self._last = 0, time.monotonic()
+
+    def advance(self) -> None:
+        """One more input is committed."""
+        self._count += 1
+        if self._bar is not None:
+            self._bar.update()
+        elif self._plain and time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            say(f"camcli: {self._count:,} done")
+
+
+@contextmanager
+def progress(quiet: bool, wanted: bool) -> Iterator[Progress]:
+    """Progress on stderr, unless the run is to be quiet."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if quiet or not wanted or not terminal:
+        yield Progress(None, plain=not quiet and wanted)
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" pictures", file=sys.stderr, dynamic_ncols=True) as bar:
+        yield Progress(bar, plain=False)

@@ -1,0 +1,217 @@
+"""`camcli explain`"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, cast
+
+import typer
+
+import camcli
+from camcli import config as settings
+from camcli.cli.console import Progress, complain, progress, say, shown
+from camcli.cli.options import with_settings
+from camcli.config import Config
+from camcli.errors import UsageError
+from camcli.images.decode import lift_pillow_limit
+from camcli.images.discover import Inputs
+from camcli.job import Job, Run, Summary
+from camcli.outputs.files import locked
+from camcli.outputs.record import Record
+from camcli.outputs.render import Blend, OverlayFormat, Style
+from camcli.records import ModelRequest
+
+_FAILURES = 3
+_PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
+
+
+@with_settings(settings.options())
+def command(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Pictures and folders; - reads a list of paths from stdin."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A TOML file of settings.", metavar="FILE")
+    ] = None,
+    **flags: Any,
+) -> None:
+    """Explain pictures: an overlay, a JSON record and an NPZ of raw maps for each.
+
+    Example: camcli explain samples --method hirescam,gradcam --target top:2 -o out
+    """
+    chosen, _ = settings.resolve(flags, os.environ, config)
+    job = job_of(chosen, tuple(inputs or ()))
+    lift_pillow_limit()
+    run = Run(job)
+    if chosen.dry_run:
+        _list(run)
+        return
+    with locked(job.output, chosen.lock_timeout), _interruptible(run) as received:
+        _work(run, chosen)
+    _report(run.summary, chosen)
+    raise typer.Exit(_status(run.summary, received))
+
+
+def job_of(chosen: Config, inputs: tuple[str, ...]) -> Job:
+    """The run that the settings ask for."""
+    if not inputs and not chosen.files_from:
+        raise UsageError("nothing to explain: name pictures or folders, or --files-from FILE")
+    return Job(
+        inputs=Inputs(inputs, chosen.files_from, chosen.null, chosen.include, chosen.exclude),
+        output=chosen.output,
+        model=ModelRequest(
+            chosen.model, chosen.weights, chosen.labels, chosen.device, _overrides(chosen)
+        ),
+        methods=chosen.method,
+        layers=chosen.layer,
+        target=chosen.target,
+        write=frozenset(chosen.write),
+        style=style_of(chosen),
+        max_pixels=chosen.max_pixels,
+        workers=chosen.workers or os.cpu_count() or 1,
+        batch_size=chosen.batch_size,
+        overwrite=chosen.overwrite,
+        retry_failed=chosen.retry_failed,
+        max_errors=chosen.max_errors,
+        fail_fast=chosen.fail_fast,
+        limit=chosen.limit,
+        version=camcli.__version__,
+    )
+
+
+def style_of(chosen: Config) -> Style:
+    """How overlays are drawn."""
+    return Style(
+        colormap=chosen.colormap,
+        alpha=chosen.alpha,
+        blend=cast(Blend, chosen.blend),
+        scale="image" if chosen.scale == "image" else scale_value(chosen.scale),
+        overlay_size=chosen.overlay_size,
+        overlay_format=cast(OverlayFormat, chosen.overlay_format),
+    )
+
+
+def scale_value(text: str) -> float:
+    """The value of `--scale VALUE`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise UsageError(
+            f"--scale must be image or a positive number, not '{text}'; a scale shared by a run "
+            "is drawn afterwards: camcli render OUT --scale run"
+        )
+    return value
+
+
+def _overrides(chosen: Config) -> dict[str, Any]:
+    """The preprocessing flags that were given, as fields of Preprocessing."""
+    given = {name: getattr(chosen, name) for name in _PREPARING}
+    fields = {name: value for name, value in given.items() if value is not None}
+    for name in ("mean", "std"):
+        if name in fields and len(fields[name]) != 3:
+            raise UsageError(f"--{name} needs three numbers (R,G,B), not {len(fields[name])}")
+    if "size" in fields:
+        fields["size"] = (chosen.size, chosen.size)
+        # The usual proportion of crop to picture, unless it is given too.
+        fields.setdefault("resize", round(cast(int, chosen.size) / 0.875))
+    return fields
+
+
+def _work(run: Run, chosen: Config) -> None:
+    with progress(chosen.quiet, chosen.progress) as bar:
+        for record in run.records():
+            _tell(record, chosen, bar)
+            if chosen.json and not run.summary.stopped:
+                _emit(record, run)
+
+
+def _emit(record: Record, run: Run) -> None:
+    """One JSON line on stdout; when its reader has gone, the run ends with what it has."""
+    try:
+        sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        run.stop("closed pipe")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(record: Record, chosen: Config, bar: Progress) -> None:
+    bar.advance()
+    if record["status"] == "error":
+        complain(f"{record['path']}: {record['error']['message']}")
+    elif chosen.verbose:
+        best = record["predictions"][0]
+        say(f"{shown(record['path'])}: {shown(best['label'])} {best['probability']:.2f}")
+
+
+def _list(run: Run) -> None:
+    count = 0
+    for ref in run.pending():
+        print(shown(ref.path))
+        count += 1
+    summary = run.summary
+    say(
+        f"camcli: {count:,} would be explained, {summary.already_done:,} already done, "
+        f"{summary.failed_earlier:,} failed earlier"
+    )
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[list[int]]:
+    """The first SIGINT, SIGTERM or SIGHUP lets the batch in flight finish, the next one does not."""
+    received: list[int] = []
+    before = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        run.stop(signal.Signals(number).name)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                before[number] = signal.signal(number, on_signal)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(summary: Summary, chosen: Config) -> None:
+    """The closing lines: counts, what the maps are worth, where to look."""
+    if chosen.quiet:
+        return
+    done = summary.done + summary.failed
+    counts = [f"{summary.done:,} explained"]
+    for number, what in (
+        (summary.failed, "failed"),
+        (summary.already_done, "already done"),
+        (summary.failed_earlier, "failed in an earlier run (--retry-failed tries again)"),
+        (summary.redrawn, "redrawn"),
+        (summary.ignored, "other files ignored"),
+    ):
+        if number:
+            counts.append(f"{number:,} {what}")
+    speed = f" in {summary.seconds:.1f} s" if done else ""
+    say(f"camcli: {', '.join(counts)}{speed}: {shown(str(chosen.output))}")
+    if summary.stopped and summary.stopped != "closed pipe":
+        say(f"camcli: stopped by {summary.stopped}; the same command goes on from here")
+    for sentence in summary.verdict:
+        say(shown(sentence))
+
+
+def _status(summary: Summary, received: list[int]) -> int:
+    if received:
+        return 128 + received[0]
+    return _FAILURES if summary.failed else 0

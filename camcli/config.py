@@ -1,0 +1,242 @@
+"""The settings of a run, and where each came from: flags > CAMCLI_* > TOML > defaults.
+
+A field declared here is a flag, an environment variable, a TOML key and a line of
+`camcli config show`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from camcli.errors import UsageError, did_you_mean
+from camcli.outputs.colormaps import NAMES as COLORMAPS
+
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
+WRITES = ("overlay", "json", "npz")
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a setting looks on the command line, and which values it takes."""
+
+    flags: tuple[str, ...]
+    help: str
+    panel: str
+    metavar: str | None = None
+    choices: tuple[str, ...] | None = None
+    low: float | None = None
+    high: float | None = None
+    split: bool = True
+    """Whether a comma separates the values of a repeatable setting."""
+
+
+def setting(default: Any, flags: str, help: str, panel: str, **more: Any) -> Any:
+    """A Config field; `flags` are its command-line names, separated by spaces."""
+    return field(default=default, metadata={"option": Option(tuple(flags.split()), help, panel, **more)})
+
+
+MODEL, WHAT, INPUT, OUTPUT, DRAWING, PREPARING, RUNNING, SAYING = (
+    "Model", "What to explain", "Inputs", "Output", "Drawing", "Preprocessing", "Running", "Messages",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of `camcli explain`. None means: decided by the model or the machine."""
+
+    output: Path = setting(Path("camcli-output"), "-o --output", "Output directory.", OUTPUT)
+    method: tuple[str, ...] = setting(
+        ("hirescam",), "-m --method", "Method, repeatable or a comma list; see camcli methods.", WHAT)
+    layer: tuple[str, ...] = setting(
+        ("auto",), "--layer", "Layer, repeatable; see camcli layers MODEL.", WHAT)
+    target: str = setting(
+        "predicted", "-t --target",
+        "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE.", WHAT)
+    model: str = setting(
+        "efficientnet_lite0", "--model", "Model; see camcli models.", MODEL)
+    weights: str = setting(
+        "DEFAULT", "--weights", "DEFAULT, an entry's name, a state-dict file, or none (random).",
+        MODEL, metavar="DEFAULT|NAME|FILE|none")
+    labels: str | None = setting(
+        None, "--labels", "Class names: imagenet1k, or a .txt, .json or .csv file.", MODEL)
+    device: str = setting("auto", "--device", "auto, cpu, cuda[:N] or mps.", MODEL)
+    batch_size: int | None = setting(
+        None, "--batch-size", "Pictures explained at once (auto: the run's own, else 16).", RUNNING,
+        low=1, metavar="auto|N")
+    workers: int | None = setting(
+        None, "-j --workers", "Threads that decode and write (auto: one per core).", RUNNING,
+        low=1, metavar="auto|N")
+    limit: int | None = setting(None, "--limit", "Explain at most N pictures.", RUNNING, low=1)
+    max_errors: int | None = setting(
+        None, "--max-errors", "Stop once more than N inputs have failed.", RUNNING, low=0)
+    fail_fast: bool = setting(
+        False, "--fail-fast/--no-fail-fast", "Stop at the first input that fails.", RUNNING)
+    retry_failed: bool = setting(
+        False, "--retry-failed/--no-retry-failed", "Try again what failed for good.", RUNNING)
+    overwrite: bool = setting(
+        False, "--overwrite/--resume", "Start over, or go on where the last run ended.", RUNNING)
+    max_pixels: int = setting(
+        100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
+    lock_timeout: float = setting(
+        0.0, "--lock-timeout", "Seconds to wait for another run in the same directory.", RUNNING,
+        low=0)
+    dry_run: bool = setting(
+        False, "-n --dry-run", "List what would be explained, and explain nothing.", RUNNING)
+    files_from: tuple[str, ...] = setting(
+        (), "--files-from", "A file that lists paths, or - for stdin.", INPUT, split=False,
+        metavar="FILE|-")
+    null: bool = setting(False, "-0 --null", "Lists are separated by NUL (find -print0).", INPUT)
+    include: tuple[str, ...] = setting(
+        (), "--include", "Only inputs whose path or name matches.", INPUT, split=False,
+        metavar="GLOB")
+    exclude: tuple[str, ...] = setting(
+        (), "--exclude", "No inputs whose path or name matches.", INPUT, split=False,
+        metavar="GLOB")
+    write: tuple[str, ...] = setting(
+        WRITES, "--write", "What to write, a comma list.", OUTPUT, choices=WRITES)
+    json: bool = setting(False, "--json", "Also print each record as a JSON line.", OUTPUT)
+    colormap: str = setting(
+        "inferno", "--colormap", "Colour scale.", DRAWING, choices=COLORMAPS)
+    alpha: float = setting(0.7, "--alpha", "Opacity of the hottest place.", DRAWING, low=0, high=1)
+    blend: str = setting(
+        "heat", "--blend", "Opacity grows with the heat, or is the same everywhere.", DRAWING,
+        choices=("heat", "flat"))
+    scale: str = setting(
+        "image", "--scale", "What is drawn as hottest: each map's maximum, or a value.", DRAWING,
+        metavar="image|VALUE")
+    overlay_size: int = setting(
+        1024, "--overlay-size", "Longest side of an overlay in pixels.", DRAWING, low=1)
+    overlay_format: str = setting(
+        "jpeg", "--overlay-format", "File format of overlays.", DRAWING,
+        choices=("jpeg", "png", "webp"))
+    size: int | None = setting(
+        None, "--size", "Side of the network's view in pixels.", PREPARING, low=1)
+    resize: int | None = setting(
+        None, "--resize", "Shorter side of the picture before cropping.", PREPARING, low=1)
+    mean: tuple[float, ...] | None = setting(
+        None, "--mean", "Per channel, for values in [0, 1].", PREPARING, metavar="R,G,B")
+    std: tuple[float, ...] | None = setting(
+        None, "--std", "Per channel, for values in [0, 1].", PREPARING, metavar="R,G,B")
+    interpolation: str | None = setting(
+        None, "--interpolation", "How pictures are resized.", PREPARING,
+        choices=("nearest", "bilinear", "bicubic"))
+    fit: str | None = setting(
+        None, "--fit", "Cut out the centre, stretch, or fit inside.", PREPARING,
+        choices=("crop", "squash", "pad"))
+    quiet: bool = setting(False, "-q --quiet", "Print nothing when all is well.", SAYING)
+    verbose: bool = setting(False, "-v --verbose", "Print a line per input.", SAYING)
+    progress: bool = setting(
+        True, "--progress/--no-progress", "Show a progress bar on a terminal.", SAYING)  # fmt: skip
+
+
+@cache
+def options() -> dict[str, Option]:
+    """The command-line face of every setting, by name."""
+    return {f.name: f.metadata["option"] for f in dataclasses.fields(Config)}
+
+
+@cache
+def kinds() -> dict[str, Any]:
+    """The type of every setting, by name."""
+    return typing.get_type_hints(Config)
+
+
+def resolve(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None
+) -> tuple[Config, dict[str, str]]:
+    """The settings, and for each where it came from.
+
+    `flags` holds what was given on the command line; None and empty lists were not. Raises
+    UsageError for an unknown key and for a value that does not fit.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(options(), "default")
+    given: list[tuple[str, Mapping[str, Any]]] = []
+    if file is not None:
+        given.append((str(file), _read_toml(file)))
+    prefix = "CAMCLI_"
+    named = {name: environment[prefix + name.upper()] for name in options()
+             if prefix + name.upper() in environment}  # fmt: skip
+    given.append(("environment", named))
+    given.append(("flag", {k: v for k, v in flags.items() if v is not None and v != []}))
+    for origin, source in given:
+        for name, value in source.items():
+            shown = f"{prefix}{name.upper()}" if origin == "environment" else _flag(name)
+            values[name] = parse(name, value, shown if origin != str(file) else f"{name} in {file}")
+            origins[name] = origin
+    return Config(**values), origins
+
+
+def parse(name: str, value: Any, shown: str) -> Any:
+    """A value from a flag, a variable or TOML as the setting's own type; `shown` names it."""
+    kind, option = kinds()[name], options()[name]
+    if isinstance(kind, UnionType):
+        if value == "auto":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        parts = value if isinstance(value, list | tuple) else [value]
+        if option.split:
+            parts = [part for whole in parts for part in _split(whole)]
+        item = typing.get_args(kind)[0]
+        parsed = tuple(_scalar(item, part, option, shown) for part in parts)
+        if not parsed and name not in ("files_from", "include", "exclude"):
+            raise UsageError(f"{shown} needs at least one value")
+        return parsed
+    return _scalar(kind, value, option, shown)
+
+
+def _split(whole: Any) -> list[Any]:
+    return [part.strip() for part in whole.split(",") if part.strip()] if isinstance(whole, str) else [whole]
+
+
+def _scalar(kind: Any, value: Any, option: Option, shown: str) -> Any:
+    try:
+        result = _boolean(value) if kind is bool else kind(value)
+    except (TypeError, ValueError):
+        what = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
+        raise UsageError(f"{shown} must be {what}, not '{value}'") from None
+    if isinstance(value, bool) != (kind is bool) and not isinstance(value, str):
+        raise UsageError(f"{shown} does not take '{value}'")
+    if option.choices is not None and result not in option.choices:
+        hint = did_you_mean(str(result), option.choices) or "."
+        raise UsageError(f"{shown} must be one of {', '.join(option.choices)}, not '{result}'{hint}")
+    if option.low is not None and result < option.low:
+        raise UsageError(f"{shown} must be at least {option.low:g}, not {result}")
+    if option.high is not None and result > option.high:
+        raise UsageError(f"{shown} must be at most {option.high:g}, not {result}")
+    return result
+
+
+def _boolean(value: Any) -> bool:
+    word = str(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError(word)
+    return word in _TRUE
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {file} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {file} is not TOML: {error}") from error
+    settings = {key.replace("-", "_"): value for key, value in content.items()}
+    for key in settings:
+        if key not in options():
+            hint = did_you_mean(key, options()) or "."
+            raise UsageError(f"no setting '{key}' in {file}{hint} List them: camcli config show")
+    return settings
