@@ -40,21 +40,22 @@ class Option:
 
 def setting(default: Any, flags: str, help: str, panel: str, **more: Any) -> Any:
     """A Config field; `flags` are its command-line names, separated by spaces."""
-    return field(default=default, metadata={"option": Option(tuple(flags.split()), help, panel, **more)})
+    option = Option(tuple(flags.split()), help, panel, **more)
+    return field(default=default, metadata={"option": option})
 
 
-MODEL, WHAT, INPUT, OUTPUT, DRAWING, PREPARING, RUNNING, SAYING = (
-    "Model", "What to explain", "Inputs", "Output", "Drawing", "Preprocessing", "Running", "Messages",
-)  # fmt: skip
+WHAT, MODEL, INPUT, OUTPUT = "What to explain", "Model", "Inputs", "Output"
+DRAWING, PREPARING, RUNNING, SAYING = "Drawing", "Preprocessing", "Running", "Messages"
 
 
+# fmt: off
 @dataclass(frozen=True)
 class Config:
     """Every setting of `camcli explain`. None means: decided by the model or the machine."""
 
     output: Path = setting(Path("camcli-output"), "-o --output", "Output directory.", OUTPUT)
     method: tuple[str, ...] = setting(
-        ("hirescam",), "-m --method", "Method, repeatable or a comma list; see camcli methods.", WHAT)
+        ("hirescam",), "-m --method", "Method, repeatable or a comma list: camcli methods.", WHAT)
     layer: tuple[str, ...] = setting(
         ("auto",), "--layer", "Layer, repeatable; see camcli layers MODEL.", WHAT)
     target: str = setting(
@@ -134,7 +135,8 @@ class Config:
     quiet: bool = setting(False, "-q --quiet", "Print nothing when all is well.", SAYING)
     verbose: bool = setting(False, "-v --verbose", "Print a line per input.", SAYING)
     progress: bool = setting(
-        True, "--progress/--no-progress", "Show a progress bar on a terminal.", SAYING)  # fmt: skip
+        True, "--progress/--no-progress", "Show a progress bar on a terminal.", SAYING)
+# fmt: on
 
 
 @cache
@@ -195,7 +197,9 @@ def parse(name: str, value: Any, shown: str) -> Any:
 
 
 def _split(whole: Any) -> list[Any]:
-    return [part.strip() for part in whole.split(",") if part.strip()] if isinstance(whole, str) else [whole]
+    if not isinstance(whole, str):
+        return [whole]
+    return [part.strip() for part in whole.split(",") if part.strip()]
 
 
 def _scalar(kind: Any, value: Any, option: Option, shown: str) -> Any:
@@ -208,7 +212,9 @@ def _scalar(kind: Any, value: Any, option: Option, shown: str) -> Any:
         raise UsageError(f"{shown} does not take '{value}'")
     if option.choices is not None and result not in option.choices:
         hint = did_you_mean(str(result), option.choices) or "."
-        raise UsageError(f"{shown} must be one of {', '.join(option.choices)}, not '{result}'{hint}")
+        raise UsageError(
+            f"{shown} must be one of {', '.join(option.choices)}, not '{result}'{hint}"
+        )
     if option.low is not None and result < option.low:
         raise UsageError(f"{shown} must be at least {option.low:g}, not {result}")
     if option.high is not None and result > option.high:

@@ -42,7 +42,8 @@ def bounded_map(
     pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
     """`map` over a pool: in order, with at most `ahead` items in flight, fewer where they are
-    large. An exception surfaces where its result would have been."""
+    large. An exception surfaces where its result would have been.
+    """
     flight: deque[Future[R]] = deque()
     largest = 1
     try:
@@ -131,7 +132,9 @@ def _in_memory(ref: ImageRef, picture: object, settings: DecodeSettings) -> Deco
     from PIL import Image
 
     try:
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+        image = (
+            picture if isinstance(picture, Image.Image) else Image.fromarray(np.asarray(picture))
+        )
     except (TypeError, ValueError) as error:
         return failure(ref, None, error, "read")
     return from_picture(ref, image, settings)

@@ -34,7 +34,7 @@ class Grid:
         if self.layout == "NHWC":
             return output.permute(0, 3, 1, 2)
         cells = output[:, self.prefix :].transpose(1, 2)
-        return cells.unflatten(2, (self.height, self.width))
+        return cells.reshape(*cells.shape[:2], self.height, self.width)
 
     def outside(self, output: Tensor) -> Tensor:
         """What lies on no cell, (N, prefix, C); empty for layers without extra tokens."""

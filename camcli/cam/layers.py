@@ -45,9 +45,7 @@ class Layer:
     """All the names of this map: `layer4`, `layer4.2`, `layer4.2.relu:2`."""
 
 
-def feature_maps(
-    calls: Sequence[ModuleCall], view: tuple[int, int], classes: int
-) -> list[Layer]:
+def feature_maps(calls: Sequence[ModuleCall], view: tuple[int, int], classes: int) -> list[Layer]:
     """The layers of a forward pass that hold a feature map, in order.
 
     A layer called several times is `name:k` for its k-th call (from 0) and, for the last, `name`.

@@ -37,7 +37,7 @@ def hirescam(capture: LayerCapture) -> Tensor:
 
 @method(title="Grad-CAM", paper="arXiv 1610.02391", needs="gradient", units="score")
 def gradcam(capture: LayerCapture) -> Tensor:
-    """L = sum_k alpha_k * A_k, alpha_k = mean_ij G_kij (Selvaraju 2017, eqs. 1-2, arXiv 1610.02391).
+    """L = sum_k a_k * A_k, a_k = mean_ij G_kij (Selvaraju 2017, eqs. 1-2, arXiv 1610.02391).
 
     (N, C, h, w), (N, C, h, w) -> (N, h, w), in units of the score. The paper rectifies L; the raw
     map is kept here. Averaging the gradient moves the map away from what the network used, unless

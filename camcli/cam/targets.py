@@ -20,7 +20,7 @@ _CLASS_COLUMNS = ("class_index", "index", "class", "label", "target")
 
 
 class NoTargetError(Exception):
-    """This picture has no target: its folder names no class, or the CSV has no row for it."""
+    """A picture without a target: its folder names no class, or the CSV has no row for it."""
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ in A; Draelos & Carin (arXiv 2011.08891) prove it for one linear layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from camcli.records import Score
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 COMPLETE = 1e-3
 """A completeness or location error up to here counts as none."""
@@ -50,7 +49,9 @@ def classify(zero: Tensor, once: Tensor, twice: Tensor, uniform_gradient: bool) 
 def completeness_error(score: Tensor, baseline: Tensor, total: Tensor, mass: Tensor) -> Tensor:
     """|(score - baseline) - sum of map| / max(|score - baseline|, 1e-3 * sum |A * G|), (N,)."""
     change = score - baseline
-    return (change - total).abs() / change.abs().maximum(1e-3 * mass).clamp(min=1e-30)
+    scale = change.abs().maximum(1e-3 * mass).clamp(min=1e-30)
+    error: Tensor = (change - total).abs() / scale
+    return error
 
 
 def location_error(cam: Tensor, reference: Tensor) -> Tensor:
@@ -60,9 +61,11 @@ def location_error(cam: Tensor, reference: Tensor) -> Tensor:
     network did not use (arXiv 2011.08891). A map that is zero everywhere has no direction; its
     distance to another such map is 0, to any other 1.
     """
-    return (_unit(cam) - _unit(reference)).flatten(1).norm(dim=1)
+    distance: Tensor = torch.linalg.vector_norm(_unit(cam) - _unit(reference), dim=(1, 2))
+    return distance
 
 
 def _unit(cam: Tensor) -> Tensor:
-    norm = cam.flatten(1).norm(dim=1).clamp(min=1e-30)
-    return cam / norm[:, None, None]
+    norm = torch.linalg.vector_norm(cam, dim=(1, 2), keepdim=True)
+    unit: Tensor = cam / norm.clamp(min=1e-30)
+    return unit

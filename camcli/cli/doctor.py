@@ -20,7 +20,9 @@ def command() -> None:
 
     Example: camcli doctor
     """
-    print(f"camcli {camcli.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores")
+    print(
+        f"camcli {camcli.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    )
     broken = 0
     for check in (_torch, _torchvision, _builtin_model, _codecs):
         for name, works, text in _tried(check):

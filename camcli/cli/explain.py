@@ -22,11 +22,12 @@ from camcli.config import Config
 from camcli.errors import UsageError
 from camcli.images.decode import lift_pillow_limit
 from camcli.images.discover import Inputs
-from camcli.job import Job, Run, Summary
+from camcli.job import Job
 from camcli.outputs.files import locked
 from camcli.outputs.record import Record
 from camcli.outputs.render import Blend, OverlayFormat, Style
 from camcli.records import ModelRequest
+from camcli.run import Run, Summary
 
 _FAILURES = 3
 _PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
@@ -92,10 +93,10 @@ def style_of(chosen: Config) -> Style:
     return Style(
         colormap=chosen.colormap,
         alpha=chosen.alpha,
-        blend=cast(Blend, chosen.blend),
+        blend=cast("Blend", chosen.blend),
         scale="image" if chosen.scale == "image" else scale_value(chosen.scale),
         overlay_size=chosen.overlay_size,
-        overlay_format=cast(OverlayFormat, chosen.overlay_format),
+        overlay_format=cast("OverlayFormat", chosen.overlay_format),
     )
 
 
@@ -123,7 +124,7 @@ def _overrides(chosen: Config) -> dict[str, Any]:
     if "size" in fields:
         fields["size"] = (chosen.size, chosen.size)
         # The usual proportion of crop to picture, unless it is given too.
-        fields.setdefault("resize", round(cast(int, chosen.size) / 0.875))
+        fields.setdefault("resize", round(cast("int", chosen.size) / 0.875))
     return fields
 
 
@@ -168,7 +169,7 @@ def _list(run: Run) -> None:
 
 @contextmanager
 def _interruptible(run: Run) -> Iterator[list[int]]:
-    """The first SIGINT, SIGTERM or SIGHUP lets the batch in flight finish, the next one does not."""
+    """The first SIGINT, SIGTERM or SIGHUP lets the batch in flight finish; the next does not."""
     received: list[int] = []
     before = {}
 

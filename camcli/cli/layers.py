@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ def command(
     from camcli.models.inspection import default_layer, layers_of
     from camcli.models.opening import open_model
 
-    overrides = {} if size is None else {"size": (size, size), "resize": size}
+    overrides: dict[str, Any] = {} if size is None else {"size": (size, size), "resize": size}
     chosen = "DEFAULT" if model == builtin.NAME else weights
     loaded = open_model(model, weights=chosen, device="cpu", **overrides)
     layers = layers_of(loaded)

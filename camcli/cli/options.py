@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -61,7 +62,7 @@ def _metavar(name: str, option: config.Option, kind: Any) -> str:
 
 
 def _default(name: str) -> str:
-    default = next(f.default for f in config.dataclasses.fields(config.Config) if f.name == name)
+    default = next(f.default for f in dataclasses.fields(config.Config) if f.name == name)
     if default is None or isinstance(default, bool) or default == ():
         return ""
     text = ",".join(default) if isinstance(default, tuple) else str(default)

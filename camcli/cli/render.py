@@ -59,7 +59,7 @@ def command(
     chosen = run["drawing"] | {k: v for k, v in given.items() if k in run["drawing"]}
     chosen |= {k: v for k, v in (("signed", signed), ("caption", caption)) if v is not None}
     wanted = scale if scale is not None else str(chosen["scale"])
-    value: Scale = cast(Scale, wanted) if wanted in ("image", "run") else scale_value(wanted)
+    value: Scale = cast("Scale", wanted) if wanted in ("image", "run") else scale_value(wanted)
     chosen["scale"] = "image" if value == "run" else value
     quiet = given.get("quiet", False)
     lift_pillow_limit()

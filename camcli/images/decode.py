@@ -11,7 +11,7 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from camcli.images.preprocess import Preprocessing, prepare
 from camcli.records import Decoded, Failure, FileFacts, ImageRef, Stage
@@ -170,7 +170,7 @@ def _from_deep(values: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Ima
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not a picture that can be identified"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

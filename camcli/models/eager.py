@@ -55,7 +55,7 @@ class EagerNetwork:
 
 
 class _Trace:
-    """Collects module calls. Versions tell a tensor that was modified in place from one handed on."""
+    """Collects module calls. A tensor's version tells whether it was modified in place."""
 
     def __init__(self) -> None:
         self.calls: list[ModuleCall] = []

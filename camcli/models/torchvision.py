@@ -95,6 +95,8 @@ def build(name: str, classes: int = 1000, transform_input: bool = False) -> nn.M
     weights expect; weights trained from them keep it.
     """
     import torch
+    from torch.nn import Linear
+    from torch.nn.init import trunc_normal_
     from torchvision import models
 
     extra = {"aux_logits": False, "init_weights": True, "transform_input": transform_input}
@@ -104,8 +106,8 @@ def build(name: str, classes: int = 1000, transform_input: bool = False) -> nn.M
         torch.manual_seed(SEED)
         module: nn.Module = builder(weights=None, num_classes=classes, **options)
         for layer in module.modules():
-            if isinstance(layer, nn.Linear) and not layer.weight.is_meta and not layer.weight.any():
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+            if isinstance(layer, Linear) and not layer.weight.is_meta and not layer.weight.any():
+                trunc_normal_(layer.weight, std=0.02)
     return module
 
 
@@ -122,7 +124,9 @@ def _choose(name: str, weights: str) -> _Chosen:
         entry = entries[weights]
         path = fetch(entry.url)
         labels = tuple(entry.meta["categories"]) if entry.meta["categories"] else None
-        return _Chosen(read_state_dict(path), str(entry), file_sha256(path), entry, labels, str(entry))
+        return _Chosen(
+            read_state_dict(path), str(entry), file_sha256(path), entry, labels, str(entry)
+        )
     if not Path(weights).exists():
         names = ", ".join(["DEFAULT", "none", *entries.__members__])
         raise UsageError(f"--weights {weights} is neither a file nor one of {names}")

@@ -41,7 +41,7 @@ def locked(directory: Path, timeout: float) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / _LOCK, "wb")
+        file = open(directory / _LOCK, "wb")  # noqa: SIM115
     except OSError as error:
         raise OutputError(
             f"cannot write to the output directory '{directory}' ({error.strerror}); "

@@ -84,7 +84,7 @@ class Journal:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a journal; a torn one was never committed and is passed over."""
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
         return
     with file:

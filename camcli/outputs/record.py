@@ -55,9 +55,7 @@ def record(
         ],
         "explanations": [
             _explanation(outcome, cam, key, overlay)
-            for cam, key, overlay in zip(
-                outcome.cams, array_keys(outcome.cams), drawn, strict=True
-            )
+            for cam, key, overlay in zip(outcome.cams, array_keys(outcome.cams), drawn, strict=True)
         ],
         "config_hash": config_hash,
     }

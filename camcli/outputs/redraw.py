@@ -125,9 +125,7 @@ class Redraw:
         return content
 
 
-def drawing_of(
-    style: Style, maxima: dict[tuple[str, str], float] | None = None
-) -> dict[str, Any]:
+def drawing_of(style: Style, maxima: dict[tuple[str, str], float] | None = None) -> dict[str, Any]:
     """What decides how overlays look, for run.json."""
     return {
         "colormap": style.colormap,

@@ -18,6 +18,7 @@ OverlayFormat = Literal["jpeg", "png", "webp"]
 EXTENSION: dict[OverlayFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 _UNSEEN_BRIGHTNESS = 0.55
 _QUALITY = 90
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _levels(
     finite = np.nan_to_num(cam, nan=0.0, posinf=0.0, neginf=0.0)
     shown = finite if style.signed else np.maximum(finite, 0)
     hottest = float(np.abs(shown).max()) if style.scale == "image" else style.scale
-    heat = geometry.on_canvas(shown, size) / max(hottest, np.finfo(np.float32).tiny)
+    heat = geometry.on_canvas(shown, size) / max(hottest, _TINY)
     if style.signed:
         heat = (heat + 1) / 2
     return (np.clip(heat, 0, 1) * 255 + 0.5).astype(np.uint8), hottest
@@ -98,9 +99,7 @@ def _palette(colormap: str, signed: bool) -> bytes:
     return (colormaps.diverging() if signed else colormaps.table(colormap)).tobytes()
 
 
-def _dim_unseen(
-    overlay: Image.Image, canvas: Image.Image, geometry: Geometry
-) -> Image.Image:
+def _dim_unseen(overlay: Image.Image, canvas: Image.Image, geometry: Geometry) -> Image.Image:
     left, top, right, bottom = geometry.seen
     across, down = canvas.width / geometry.source[0], canvas.height / geometry.source[1]
     box = (round(left * across), round(top * down), round(right * across), round(bottom * down))
@@ -111,9 +110,7 @@ def _dim_unseen(
     return dimmed
 
 
-def _with_caption(
-    overlay: Image.Image, text: str, hottest: float, style: Style
-) -> Image.Image:
+def _with_caption(overlay: Image.Image, text: str, hottest: float, style: Style) -> Image.Image:
     """A line of text and a colour bar below the overlay."""
     height = max(28, overlay.height // 16)
     font = ImageFont.load_default(size=height * 0.45)

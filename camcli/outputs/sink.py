@@ -48,7 +48,8 @@ class DirectorySink:
 
     def write(self, outcome: Explanation | Failure) -> Written:
         """Write NPZ, overlays and JSON. What cannot be written for this one input is a Failure;
-        an OutputError is raised where nothing more can be written at all."""
+        an OutputError is raised where nothing more can be written at all.
+        """
         try:
             return self._write(outcome)
         except OSError as error:
@@ -80,9 +81,7 @@ class DirectorySink:
         assert image.canvas is not None  # decoded with an overlay size where overlays are written
         layer = cam.layer if self.layered else None
         form = self.style.overlay_format
-        name = paths.overlay_path(
-            image.ref.key, cam.method, layer, cam.target, self.names, form
-        )
+        name = paths.overlay_path(image.ref.key, cam.method, layer, cam.target, self.names, form)
         caption = caption_of(cam.label, cam.score, cam.method)
         drawn = render.draw(cam.cam, image.geometry, image.canvas, self.style, caption)
         with atomic(self.directory / name) as file:

@@ -1,0 +1,48 @@
+# What people run. `make` alone lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed ## create .venv and install camcli, as constraints.txt pins it
+
+demo: $(VENV)/.installed ## explain the sample photographs, offline
+	@$(BIN)/camcli explain samples --output demo-output --overwrite
+	@echo "Look at the pictures in $(CURDIR)/demo-output/overlays"
+
+test: $(VENV)/.dev-installed ## run the everyday tests
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-all: $(VENV)/.dev-installed ## run every test, the ones that take minutes too
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+check: $(VENV)/.dev-installed ## lint, types, import contract, then every test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test-all
+
+bench: $(VENV)/.dev-installed ## measure what explaining costs beside a plain forward pass
+	$(BIN)/python -m tests.benchmarks.engine
+
+clean: ## remove what make created
+	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,263 @@
+"""One run into one output directory: what is left to do, doing it, and how it went."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from camcli.cam.verdict import Verdict
+from camcli.errors import NoInputsError, UsageError
+from camcli.images.decode import DecodeSettings, decode, facts_of
+from camcli.images.discover import Walk
+from camcli.job import Job, Json, identity_of, manifest_of, now, request_of
+from camcli.outputs import journal, manifest
+from camcli.outputs.record import Record
+from camcli.outputs.redraw import Redraw, drawing_of
+from camcli.outputs.sink import DirectorySink, Written
+from camcli.pipeline import DEFAULT_BATCH_SIZE, bounded_map, outcomes
+from camcli.records import Explanation, Failure, ImageRef
+
+if TYPE_CHECKING:
+    from camcli.engine import Engine
+
+T = TypeVar("T")
+
+
+@dataclass
+class Summary:
+    """How a run went, as far as it has come."""
+
+    found: int = 0
+    done: int = 0
+    failed: int = 0
+    already_done: int = 0
+    failed_earlier: int = 0
+    redrawn: int = 0
+    ignored: int = 0
+    seconds: float = 0.0
+    stopped: str | None = None
+    """Why the run ended before its inputs did."""
+    verdict: list[str] = field(default_factory=list)
+
+
+class Run:
+    """A job over its output directory. Hold the directory's lock while it works."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.summary = Summary()
+        self._walk = Walk(job.inputs)
+        refs = self._walk.refs()
+        first = next(refs, None)
+        if first is None:
+            raise NoInputsError(
+                f"no pictures found ({self._walk.ignored} other files ignored); "
+                "name a picture, or a folder that holds some"
+            )
+        self._refs = itertools.chain([first], refs)
+
+    def stop(self, reason: str) -> None:
+        """Read no more inputs; what is in flight is finished and recorded."""
+        self.summary.stopped = self.summary.stopped or reason
+
+    def pending(self) -> Iterator[ImageRef]:
+        """The inputs still to be explained; the others are counted."""
+        book = journal.Journal(self.job.output)
+        yield from itertools.islice(self._unfinished(book), self.job.limit)
+
+    def records(self) -> Iterator[Record]:
+        """Do what is left, yielding each input's record as it is committed."""
+        started = time.monotonic()
+        before = self._before()
+        request = request_of(self.job)
+        same = before is not None and before["request_hash"] == manifest.digest(request)
+        engine = None if same else self._engine(before)
+        book = journal.Journal(self.job.output)
+        try:
+            pending = itertools.islice(self._unfinished(book), self.job.limit)
+            first = next(pending, None)
+            if before is not None:
+                self._redraw_if_restyled(before)
+            if first is not None:
+                engine = engine or self._engine(before)
+                refs = itertools.chain([first], pending)
+                yield from self._explain(refs, engine, book, request, before)
+        finally:
+            book.close()
+            self.summary.ignored = self._walk.ignored
+            self.summary.seconds = time.monotonic() - started
+
+    def _before(self) -> Json | None:
+        """The manifest of earlier runs here, after clearing them where that was asked for."""
+        before = manifest.read(self.job.output)
+        if before is not None and self.job.overwrite:
+            for name in ("json", "maps", "overlays"):
+                shutil.rmtree(self.job.output / name, ignore_errors=True)
+            (self.job.output / journal.NAME).unlink(missing_ok=True)
+            (self.job.output / manifest.NAME).unlink()
+            return None
+        return before
+
+    def _unfinished(self, book: journal.Journal) -> Iterator[ImageRef]:
+        for ref in self._refs:
+            if self.summary.stopped:
+                return
+            self.summary.found += 1
+            entry = book.find(ref.key)
+            if entry is None or entry.stamp != journal.stamp(facts_of(ref.path)):
+                yield ref
+            elif entry.state == "done":
+                self.summary.already_done += 1
+            elif entry.state == "transient" or self.job.retry_failed:
+                yield ref
+            else:
+                self.summary.failed_earlier += 1
+
+    def _engine(self, before: Json | None) -> Engine:
+        """Open the model; its maps must be those that are already in the directory."""
+        from camcli.engine import Engine
+        from camcli.models.opening import open_model
+
+        job, request = self.job, self.job.model
+        model = open_model(
+            request.name,
+            weights=request.weights,
+            labels=request.labels,
+            device=request.device,
+            **request.preprocessing,
+        )
+        kept = before["batch_size"] if before else DEFAULT_BATCH_SIZE
+        engine = Engine(
+            model,
+            methods=job.methods,
+            layers=job.layers,
+            target=job.target,
+            batch_size=job.batch_size or kept,
+        )
+        if before is not None:
+            identity = identity_of(job, engine)
+            if manifest.digest(identity) != before["config_hash"]:
+                changed = [name for name, value in identity.items()
+                           if value != before["identity"].get(name)]  # fmt: skip
+                raise UsageError(
+                    f"'{job.output}' holds maps made with another {', '.join(changed)}; "
+                    "choose another directory with -o, or start over with --overwrite"
+                )
+        return engine
+
+    def _redraw_if_restyled(self, before: Json) -> None:
+        if "overlay" not in self.job.write:
+            return
+        drawing = drawing_of(self.job.style)
+        if "overlay" in before["write"] and manifest.digest(drawing) == before["drawing_hash"]:
+            return
+        redraw = Redraw(self.job.output, self.job.style, self.job.style.scale, self.job.max_pixels)
+        for picture in redraw.pictures():
+            self.summary.redrawn += not isinstance(picture, Failure)
+        redraw.finish()
+
+    def _explain(
+        self,
+        refs: Iterable[ImageRef],
+        engine: Engine,
+        book: journal.Journal,
+        request: Json,
+        before: Json | None,
+    ) -> Iterator[Record]:
+        job = self.job
+        identity = identity_of(job, engine)
+        config_hash = manifest.digest(identity)
+        run = manifest_of(job, engine, request, identity, before)
+        manifest.write(job.output, run)
+        sink = DirectorySink(
+            job.output,
+            job.write,
+            job.style,
+            config_hash,
+            len(engine.layers) > 1,
+            tuple(engine.model.classes.label(i) for i in range(engine.model.classes.count)),
+        )
+        verdict = Verdict({layer.name: probe for layer, probe in engine.probes.items()})
+        started = time.monotonic()
+        try:
+            for written, elapsed in _timed(self._written(refs, engine, sink)):
+                book.append(_line(written, config_hash, elapsed))
+                self._count(written, verdict)
+                yield written.record
+        finally:
+            self.summary.verdict = verdict.sentences()
+            counts = {k: v for k, v in vars(self.summary).items() if isinstance(v, int)}
+            run["status"] = "stopped" if self.summary.stopped or sys.exc_info()[0] else "done"
+            run["ended"] = now()
+            run["counts"] = counts | {"ignored": self._walk.ignored, "journal": len(book)}
+            run["timings"] = {"explain_seconds": round(time.monotonic() - started, 3)}
+            run["verdict"] = self.summary.verdict
+            manifest.write(job.output, run)
+
+    def _written(
+        self, refs: Iterable[ImageRef], engine: Engine, sink: DirectorySink
+    ) -> Iterator[Written]:
+        job, ahead = self.job, 2 * engine.batch_size
+        overlay_size = job.style.overlay_size if "overlay" in job.write else None
+        settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
+        with ThreadPoolExecutor(job.workers) as pool:
+            decoded = bounded_map(pool, lambda ref: decode(ref, settings), refs, ahead)
+            explained = outcomes(engine, self._until_stopped(decoded))
+            yield from bounded_map(pool, sink.write, explained, ahead)
+
+    def _until_stopped(self, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            if self.summary.stopped:
+                return
+            yield item
+
+    def _count(self, written: Written, verdict: Verdict) -> None:
+        summary, job = self.summary, self.job
+        if isinstance(written.outcome, Explanation):
+            summary.done += 1
+            for cam in written.outcome.cams:
+                verdict.add(cam)
+            return
+        summary.failed += 1
+        if job.fail_fast:
+            self.stop("the first failure (--fail-fast)")
+        elif job.max_errors is not None and summary.failed > job.max_errors:
+            self.stop(f"more than {job.max_errors} failures (--max-errors)")
+
+
+def _timed(items: Iterable[T]) -> Iterator[tuple[T, float]]:
+    """Each item with the milliseconds since the one before it."""
+    last = time.monotonic()
+    for item in items:
+        now = time.monotonic()
+        yield item, (now - last) * 1000
+        last = now
+
+
+def _line(written: Written, config_hash: str, elapsed: float) -> Json:
+    """The journal line of an input."""
+    made, outcome = written.record, written.outcome
+    failed = isinstance(outcome, Failure)
+    facts = outcome.facts if isinstance(outcome, Failure) else outcome.image.facts
+    at_least = facts or facts_of(outcome.ref.path)
+    return {
+        "key": made["key"],
+        "source": os.path.abspath(outcome.ref.path),
+        "status": made["status"],
+        **({"transient": made["error"]["transient"]} if failed else {}),
+        "size": at_least.size if at_least else None,
+        "mtime_ns": at_least.mtime_ns if at_least else None,
+        "sha256": made["sha256"],
+        **(
+            {"error": made["error"]["message"]} if failed else {"predicted": made["predictions"][0]}
+        ),
+        "config_hash": config_hash,
+        "elapsed_ms": round(elapsed, 1),
+    }
