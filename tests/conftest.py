@@ -1,0 +1,91 @@
+"""What several test files share: two threads at most, lived-in networks, pictures on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from camcli.models.fallback import import_torchvision
+
+import_torchvision()
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+
+def live_in(module: nn.Module, size: int = 64, seed: int = 0) -> nn.Module:
+    """Give a fresh network what training leaves: biases, affine terms, batch statistics.
+
+    Freshly initialised networks have zero biases, which hides wrong mathematics.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(tensor: torch.Tensor, mean: float, std: float) -> None:
+        tensor.copy_(mean + std * torch.randn(tensor.shape, generator=generator))
+
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.endswith("bias"):
+                noise(parameter, 0.0, 0.1)
+            elif parameter.dim() == 1:
+                noise(parameter, 1.0, 0.1)
+            elif not parameter.any():  # a head that starts at zero
+                noise(parameter, 0.0, 0.02)
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms:
+            norm.momentum = None  # a plain average over the calibration batches
+        module.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train()
+        if norms:
+            module(torch.randn(4, 3, size, size, generator=generator))
+    return module.eval()
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of real labelled photographs that CAMCLI_PHOTOS names."""
+    folder = os.environ.get("CAMCLI_PHOTOS")
+    if not folder:
+        pytest.skip("CAMCLI_PHOTOS is not set")
+    return Path(folder)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a picture of seeded noise: `picture("a/b.jpg", size=(60, 40), seed=1)`."""
+
+    def write(name: str, size: tuple[int, int] = (64, 48), seed: int = 0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def camcli() -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs the command line as a process: `camcli("explain", folder, "-o", out, check=0)`."""
+
+    def run(
+        *arguments: object, check: int | None = None, **options: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "camcli", *(os.fspath(a) if isinstance(a, os.PathLike) else a
+                                                     for a in arguments)]  # fmt: skip
+        options = {"capture_output": True, "timeout": 300, "stdin": subprocess.DEVNULL} | options
+        done = subprocess.run([a if isinstance(a, bytes) else str(a) for a in command], **options)
+        if check is not None:
+            assert done.returncode == check, (done.returncode, done.stdout, done.stderr)
+        return done
+
+    return run
