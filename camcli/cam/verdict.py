@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from camcli.cam.worth import Probe
 from camcli.records import Cam
 from camcli.registry import METHODS
+
+if TYPE_CHECKING:
+    from camcli.cam.worth import Probe
 
 
 @dataclass
