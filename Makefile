@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench clean
+.PHONY: help install demo test test-slow check bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,15 +30,15 @@ demo: $(VENV)/.installed ## explain the sample photographs, offline
 test: $(VENV)/.dev-installed ## run the everyday tests
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-test-all: $(VENV)/.dev-installed ## run every test, the ones that take minutes too
-	$(BIN)/python -m pytest -n $(WORKERS)
+test-slow: $(VENV)/.dev-installed ## run the tests that take minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
-check: $(VENV)/.dev-installed ## lint, types, import contract, then every test
+check: $(VENV)/.dev-installed ## lint, types, import contract, then the everyday tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(MAKE) test-all
+	$(MAKE) test
 
 bench: $(VENV)/.dev-installed ## measure what explaining costs beside a plain forward pass
 	$(BIN)/python -m tests.benchmarks.engine
