@@ -200,7 +200,7 @@ def _report(summary: Summary, chosen: Config) -> None:
         (summary.already_done, "already done"),
         (summary.failed_earlier, "failed in an earlier run (--retry-failed tries again)"),
         (summary.redrawn, "redrawn"),
-        (summary.ignored, "other files ignored"),
+        (summary.ignored, "other file ignored" if summary.ignored == 1 else "other files ignored"),
     ):
         if number:
             counts.append(f"{number:,} {what}")
