@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -81,8 +82,8 @@ class Geometry:
     def on_view(self, cam: Floats) -> Floats:
         """The map interpolated bilinearly to the view, (h, w) -> (view height, view width)."""
         rows, columns = cam.shape
-        down = _interpolation(rows, (np.arange(self.view[1]) + 0.5) * rows / self.view[1])
-        across = _interpolation(columns, (np.arange(self.view[0]) + 0.5) * columns / self.view[0])
+        down = _interpolation(rows, self.view[1], 0.0, float(rows))
+        across = _interpolation(columns, self.view[0], 0.0, float(columns))
         return _between(down, cam, across)
 
     def on_canvas(self, cam: Floats, canvas: tuple[int, int]) -> Floats:
@@ -93,10 +94,10 @@ class Geometry:
         """
         rows, columns = cam.shape
         left, top, right, bottom = self.box
-        x = (np.arange(canvas[0]) + 0.5) * self.source[0] / canvas[0]
-        y = (np.arange(canvas[1]) + 0.5) * self.source[1] / canvas[1]
-        across = _interpolation(columns, (x - left) / (right - left) * columns)
-        down = _interpolation(rows, (y - top) / (bottom - top) * rows)
+        column, row = columns / (right - left), rows / (bottom - top)
+        width, height = self.source
+        across = _interpolation(columns, canvas[0], -left * column, (width - left) * column)
+        down = _interpolation(rows, canvas[1], -top * row, (height - top) * row)
         return _between(down, cam, across)
 
 
@@ -112,17 +113,20 @@ def _shorter_side_to(source: tuple[int, int], resize: int) -> tuple[int, int]:
     return int(resize * width / height), resize
 
 
-def _interpolation(cells: int, positions: npt.NDArray[np.float64]) -> Floats:
-    """The matrix of bilinear weights, (len(positions), cells), for points on [0, cells).
+@lru_cache(maxsize=256)
+def _interpolation(cells: int, points: int, start: float, stop: float) -> Floats:
+    """The bilinear weights, (points, cells), of points spread over [start, stop] in cells.
 
-    Points outside get no weight at all; points within half a cell of the edge take the edge cell.
+    A point outside [0, cells] gets no weight at all; one within half a cell of the edge takes the
+    edge cell. Pictures of one size share the matrix.
     """
-    matrix = np.zeros((len(positions), cells), np.float32)
+    positions = start + (np.arange(points) + 0.5) * ((stop - start) / points)
+    matrix = np.zeros((points, cells), np.float32)
     inside = np.flatnonzero((positions >= 0) & (positions <= cells))
     at = np.clip(positions[inside] - 0.5, 0, cells - 1)
     low = np.floor(at).astype(np.intp)
-    high = np.minimum(low + 1, cells - 1)
     share = (at - low).astype(np.float32)
-    np.add.at(matrix, (inside, low), 1 - share)
-    np.add.at(matrix, (inside, high), share)
+    matrix[inside, low] = 1 - share
+    matrix[inside, np.minimum(low + 1, cells - 1)] += share
+    matrix.flags.writeable = False
     return matrix

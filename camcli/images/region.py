@@ -53,40 +53,34 @@ def _share_of_source(hot: npt.NDArray[np.bool_], geometry: Geometry) -> float:
 def _largest_component(hot: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """The bounding box (left, top, right, bottom) of the largest 4-connected region.
 
-    Runs of hot pixels are joined row by row with union-find; of equal regions the first wins.
+    Runs of hot pixels are joined to those of the row above by union-find; of equal regions the
+    first wins.
     """
-    parent: list[int] = []
-    runs: list[tuple[int, int, int]] = []
+    edges = np.diff(np.pad(hot.view(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    ends = np.nonzero(edges == -1)[1]
+    runs = list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
+    parent = list(range(len(runs)))
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
+    def root(run: int) -> int:
+        while parent[run] != run:
+            parent[run] = run = parent[parent[run]]
+        return run
 
-    above: list[int] = []
-    edges = np.diff(np.pad(hot.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    for y in range(hot.shape[0]):
-        starts, ends = np.flatnonzero(edges[y] == 1), np.flatnonzero(edges[y] == -1)
-        here = []
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-            run = len(runs)
-            runs.append((y, start, end))
-            parent.append(run)
-            here.append(run)
-            for other in above:
-                if runs[other][1] < end and start < runs[other][2]:
-                    one, two = sorted((root(other), root(run)))
-                    parent[two] = one
-        above = here
-    sizes: dict[int, int] = {}
+    above = 0
+    for run, (row, start, end) in enumerate(runs):
+        # Runs that end before this one starts can touch none of the row's later runs either.
+        while runs[above][0] < row - 1 or (runs[above][0] == row - 1 and runs[above][2] <= start):
+            above += 1
+        other = above
+        while runs[other][0] == row - 1 and runs[other][1] < end:
+            first, second = sorted((root(other), root(run)))
+            parent[second] = first
+            other += 1
+    sizes = [0] * len(runs)
     for run, (_, start, end) in enumerate(runs):
-        sizes[root(run)] = sizes.get(root(run), 0) + end - start
-    best = max(sizes, key=lambda r: sizes[r])
+        sizes[root(run)] += end - start
+    best = sizes.index(max(sizes))
     mine = [runs[run] for run in range(len(runs)) if root(run) == best]
-    return (
-        min(start for _, start, _ in mine),
-        mine[0][0],
-        max(end for _, _, end in mine),
-        mine[-1][0] + 1,
-    )
+    left, right = min(run[1] for run in mine), max(run[2] for run in mine)
+    return left, mine[0][0], right, mine[-1][0] + 1
