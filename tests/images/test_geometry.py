@@ -118,7 +118,7 @@ def test_the_view_has_the_pixels_of_torchvisions_preset(
     wanted = torchvision_crop(picture, size, resize, InterpolationMode(interpolation))
     difference = np.abs(view.astype(int) - wanted)
     assert view.shape == (size, size, 3)
-    # Pillow takes the box as float32: where a value lies on .5, either pass may round the other way.
+    # Pillow takes the box as float32: a value on .5 may round the other way in either pass.
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.005
 
