@@ -120,7 +120,6 @@ def manifest_of(
             "weights_sha256": model.weights_sha256,
             "activation": model.activation,
             "labels_from": model.labels,
-            "labels": [model.classes.label(i) for i in range(model.classes.count)],
         },
         "preprocessing": dataclasses.asdict(model.preprocessing),
         "methods": [method.name for method in engine.methods],
@@ -138,6 +137,7 @@ def manifest_of(
         "device": str(model.device),
         "seed": 0,
         "versions": manifest.versions(),
+        "labels": [model.classes.label(i) for i in range(model.classes.count)],
     }
 
 

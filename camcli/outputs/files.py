@@ -33,6 +33,14 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def output_error(directory: Path, error: OSError) -> OutputError:
+    """What to tell the user where nothing more can be written."""
+    return OutputError(
+        f"cannot write to '{directory}' ({error.strerror}); everything written so far is kept, "
+        "and the same command goes on from there"
+    )
+
+
 @contextmanager
 def locked(directory: Path, timeout: float) -> Iterator[None]:
     """Hold a directory, created if need be; LockedError if another run holds it too long.

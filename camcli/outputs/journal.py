@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from camcli.outputs.files import output_error
 from camcli.records import FileFacts
 
 NAME = "results.jsonl"
@@ -50,9 +52,14 @@ class Journal:
 
     def append(self, line: dict[str, Any]) -> None:
         """Commit one input, in a single write."""
-        if self._descriptor < 0:
-            self._descriptor = self._open()
-        os.write(self._descriptor, json.dumps(line, ensure_ascii=True).encode() + b"\n")
+        whole = json.dumps(line, ensure_ascii=True).encode() + b"\n"
+        try:
+            if self._descriptor < 0:
+                self._descriptor = self._open()
+            if os.write(self._descriptor, whole) < len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise output_error(self.path.parent, error) from error
         self._remember(line)
 
     def close(self) -> None:

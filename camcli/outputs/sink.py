@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from camcli.errors import OutputError
 from camcli.images.decode import failure
 from camcli.outputs import arrays, paths, render
-from camcli.outputs.files import atomic
+from camcli.outputs.files import atomic, output_error
 from camcli.outputs.record import Record, record
 from camcli.outputs.render import Style
 from camcli.records import Cam, Explanation, Failure
@@ -54,10 +53,7 @@ class DirectorySink:
             return self._write(outcome)
         except OSError as error:
             if error.errno in _FATAL:
-                raise OutputError(
-                    f"cannot write to '{self.directory}' ({error.strerror}); everything written "
-                    "so far is kept, and the same command goes on from there"
-                ) from error
+                raise output_error(self.directory, error) from error
             facts = outcome.facts if isinstance(outcome, Failure) else outcome.image.facts
             failed = failure(outcome.ref, facts, error, "write")
             return Written(failed, record(failed, self.config_hash))
