@@ -53,7 +53,6 @@ DRAWING, PREPARING, RUNNING, SAYING = "Drawing", "Preprocessing", "Running", "Me
 class Config:
     """Every setting of `camcli explain`. None means: decided by the model or the machine."""
 
-    output: Path = setting(Path("camcli-output"), "-o --output", "Output directory.", OUTPUT)
     method: tuple[str, ...] = setting(
         ("hirescam",), "-m --method", "Method, repeatable or a comma list: camcli methods.", WHAT)
     layer: tuple[str, ...] = setting(
@@ -69,28 +68,6 @@ class Config:
     labels: str | None = setting(
         None, "--labels", "Class names: imagenet1k, or a .txt, .json or .csv file.", MODEL)
     device: str = setting("auto", "--device", "auto, cpu, cuda[:N] or mps.", MODEL)
-    batch_size: int | None = setting(
-        None, "--batch-size", "Pictures explained at once (auto: the run's own, else 16).", RUNNING,
-        low=1, metavar="auto|N")
-    workers: int | None = setting(
-        None, "-j --workers", "Threads that decode and write (auto: one per core).", RUNNING,
-        low=1, metavar="auto|N")
-    limit: int | None = setting(None, "--limit", "Explain at most N pictures.", RUNNING, low=1)
-    max_errors: int | None = setting(
-        None, "--max-errors", "Stop once more than N inputs have failed.", RUNNING, low=0)
-    fail_fast: bool = setting(
-        False, "--fail-fast/--no-fail-fast", "Stop at the first input that fails.", RUNNING)
-    retry_failed: bool = setting(
-        False, "--retry-failed/--no-retry-failed", "Try again what failed for good.", RUNNING)
-    overwrite: bool = setting(
-        False, "--overwrite/--resume", "Start over, or go on where the last run ended.", RUNNING)
-    max_pixels: int = setting(
-        100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
-    lock_timeout: float = setting(
-        0.0, "--lock-timeout", "Seconds to wait for another run in the same directory.", RUNNING,
-        low=0)
-    dry_run: bool = setting(
-        False, "-n --dry-run", "List what would be explained, and explain nothing.", RUNNING)
     files_from: tuple[str, ...] = setting(
         (), "--files-from", "A file that lists paths, or - for stdin.", INPUT, split=False,
         metavar="FILE|-")
@@ -101,6 +78,7 @@ class Config:
     exclude: tuple[str, ...] = setting(
         (), "--exclude", "No inputs whose path or name matches.", INPUT, split=False,
         metavar="GLOB")
+    output: Path = setting(Path("camcli-output"), "-o --output", "Output directory.", OUTPUT)
     write: tuple[str, ...] = setting(
         WRITES, "--write", "What to write, a comma list.", OUTPUT, choices=WRITES)
     json: bool = setting(False, "--json", "Also print each record as a JSON line.", OUTPUT)
@@ -132,6 +110,28 @@ class Config:
     fit: str | None = setting(
         None, "--fit", "Cut out the centre, stretch, or fit inside.", PREPARING,
         choices=("crop", "squash", "pad"))
+    batch_size: int | None = setting(
+        None, "--batch-size", "Pictures explained at once (auto: the run's own, else 16).", RUNNING,
+        low=1, metavar="auto|N")
+    workers: int | None = setting(
+        None, "-j --workers", "Threads that decode and write (auto: one per core).", RUNNING,
+        low=1, metavar="auto|N")
+    limit: int | None = setting(None, "--limit", "Explain at most N pictures.", RUNNING, low=1)
+    max_errors: int | None = setting(
+        None, "--max-errors", "Stop once more than N inputs have failed.", RUNNING, low=0)
+    fail_fast: bool = setting(
+        False, "--fail-fast/--no-fail-fast", "Stop at the first input that fails.", RUNNING)
+    retry_failed: bool = setting(
+        False, "--retry-failed/--no-retry-failed", "Try again what failed for good.", RUNNING)
+    overwrite: bool = setting(
+        False, "--overwrite/--resume", "Start over, or go on where the last run ended.", RUNNING)
+    max_pixels: int = setting(
+        100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
+    lock_timeout: float = setting(
+        0.0, "--lock-timeout", "Seconds to wait for another run in the same directory.", RUNNING,
+        low=0)
+    dry_run: bool = setting(
+        False, "-n --dry-run", "List what would be explained, and explain nothing.", RUNNING)
     quiet: bool = setting(False, "-q --quiet", "Print nothing when all is well.", SAYING)
     verbose: bool = setting(False, "-v --verbose", "Print a line per input.", SAYING)
     progress: bool = setting(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Callable
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,6 +22,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _add(name: str, command: Callable[..., None]) -> None:
+    """Register a command; the example in its docstring ends its help."""
+    text, _, example = inspect.cleandoc(command.__doc__ or "").partition("\n\nExample: ")
+    app.command(name, help=text, epilog=f"Example: {example}")(command)
+
+
 for name, command in (
     ("explain", explain.command),
     ("render", render.command),
@@ -28,7 +38,7 @@ for name, command in (
     ("methods", methods.command),
     ("doctor", doctor.command),
 ):
-    app.command(name)(command)
+    _add(name, command)
 app.add_typer(config.app, name="config")
 
 

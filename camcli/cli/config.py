@@ -21,7 +21,7 @@ def _group() -> None:
     pass
 
 
-@app.command("show")
+@app.command("show", epilog="Example: camcli config show --config configs/nightly.toml")
 @with_settings(settings.options())
 def show(
     config: Annotated[
@@ -29,10 +29,7 @@ def show(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Print every setting of explain as TOML, with where its value comes from.
-
-    Example: camcli config show --config configs/nightly.toml
-    """
+    """Print every setting of explain as TOML, with where its value comes from."""
     chosen, origins = settings.resolve(flags, os.environ, config)
     for field in dataclasses.fields(chosen):
         value = getattr(chosen, field.name)

@@ -66,7 +66,7 @@ def _default(name: str) -> str:
     if default is None or isinstance(default, bool) or default == ():
         return ""
     text = ",".join(default) if isinstance(default, tuple) else str(default)
-    return f" [default: {text}]"
+    return f" (default: {text})"
 
 
 def _completion(name: str, option: config.Option) -> Callable[[str], list[str]] | None:
