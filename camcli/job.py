@@ -36,6 +36,8 @@ class Job:
     target: str
     write: frozenset[str]
     style: Style
+    restyled: frozenset[str]
+    """The fields of `style` that were asked for; a resumed run keeps its own for the others."""
     max_pixels: int
     workers: int
     batch_size: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -153,12 +154,20 @@ class Run:
         return engine
 
     def _redraw_if_restyled(self, before: Json) -> None:
+        """What was not asked for stays as it was drawn; what was is drawn again, if it differs."""
         if "overlay" not in self.job.write:
             return
-        drawing = drawing_of(self.job.style)
-        if "overlay" in before["write"] and manifest.digest(drawing) == before["drawing_hash"]:
+        job, drawn = self.job, before["drawing"]
+        asked = {name: drawing_of(job.style)[name] for name in job.restyled}
+        kept = {name: value for name, value in drawn.items() if name not in asked}
+        # A scale shared by the run is not known until its end; new overlays have their own.
+        style = dataclasses.replace(
+            job.style, **kept | ({"scale": "image"} if kept.get("scale") == "run" else {})
+        )
+        self.job = dataclasses.replace(job, style=style)
+        if "overlay" in before["write"] and all(drawn[k] == v for k, v in asked.items()):
             return
-        redraw = Redraw(self.job.output, self.job.style, self.job.style.scale, self.job.max_pixels)
+        redraw = Redraw(job.output, style, kept.get("scale", style.scale), job.max_pixels)
         for picture in redraw.pictures():
             self.summary.redrawn += not isinstance(picture, Failure)
         redraw.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -48,8 +49,9 @@ def command(
 
     Example: camcli explain samples --method hirescam,gradcam --target top:2 -o out
     """
-    chosen, _ = settings.resolve(flags, os.environ, config)
-    job = job_of(chosen, tuple(inputs or ()))
+    chosen, origins = settings.resolve(flags, os.environ, config)
+    asked = {name for name, origin in origins.items() if origin != "default"}
+    job = job_of(chosen, tuple(inputs or ()), asked)
     lift_pillow_limit()
     run = Run(job)
     if chosen.dry_run:
@@ -61,8 +63,8 @@ def command(
     raise typer.Exit(_status(run.summary, received))
 
 
-def job_of(chosen: Config, inputs: tuple[str, ...]) -> Job:
-    """The run that the settings ask for."""
+def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
+    """The run that the settings ask for; `asked` names those that are no defaults."""
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to explain: name pictures or folders, or --files-from FILE")
     return Job(
@@ -76,6 +78,7 @@ def job_of(chosen: Config, inputs: tuple[str, ...]) -> Job:
         target=chosen.target,
         write=frozenset(chosen.write),
         style=style_of(chosen),
+        restyled=frozenset(asked & {field.name for field in dataclasses.fields(Style)}),
         max_pixels=chosen.max_pixels,
         workers=chosen.workers or os.cpu_count() or 1,
         batch_size=chosen.batch_size,
