@@ -114,11 +114,14 @@ def _prepared(
 def _read(path: str) -> tuple[FileFacts, bytes]:
     # O_NONBLOCK so that a FIFO without a writer cannot hang the run before it is refused.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnfitPictureError("not a regular file")
-        data = file.read()
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read()
+    finally:
+        os.close(descriptor)  # open() would keep the descriptor of a folder
     if not data:
         raise UnfitPictureError("the file is empty")
     return FileFacts(status.st_size, status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data

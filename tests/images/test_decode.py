@@ -206,9 +206,12 @@ def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) ->
     assert failed(tmp_path / "pipe.jpg").message == "not a regular file"
 
 
-def test_a_folder_with_a_pictures_name_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_a_pictures_name_is_refused_and_closed(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
-    assert failed(tmp_path / "folder.jpg").stage == "read"
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert failed(tmp_path / "folder.jpg").message == "not a regular file"
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
