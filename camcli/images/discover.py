@@ -17,6 +17,8 @@ EXTENSIONS = frozenset({
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 })  # fmt: skip
+# What a run keeps in its output directory.
+_OUTPUTS = frozenset({"json", "maps", "overlays"})
 # Leaves room in a 255-byte name for method, layer, target and extension.
 _LONGEST_NAME = 160
 
@@ -79,6 +81,8 @@ class Walk:
     def _folder(self, root: str, prefix: str) -> Iterator[ImageRef]:
         """Depth first; a folder's names are held in memory only while it is being walked."""
         above = [_identity(root)]
+        # Where the pictures' own folder is the output directory, its overlays are no pictures.
+        ours = _OUTPUTS if _is_run(root) else frozenset()
         try:
             stack = [_entries(root, "")]
         except OSError as error:
@@ -93,11 +97,12 @@ class Walk:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
-                identity = _identity(entry.path)
-                if identity in above or _is_run(entry.path):  # a link upwards, or our own output
-                    self.ignored += 1
-                    continue
                 try:
+                    identity = _identity(entry.path)
+                    # Our own output, or a link upwards.
+                    if relative in ours or identity in above or _is_run(entry.path):
+                        self.ignored += 1
+                        continue
                     stack.append(_entries(entry.path, relative + "/"))
                     above.append(identity)
                 except OSError:  # reading it will fail too, and that failure is recorded
