@@ -14,7 +14,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from camcli.cam.targets import Classes
+from camcli.images.decode import DecodeSettings, from_picture
+from camcli.images.preprocess import Preprocessing
+from camcli.models.eager import EagerNetwork
 from camcli.models.fallback import import_torchvision
+from camcli.models.loaded import LoadedModel
+from camcli.records import Decoded, ImageRef
 
 import_torchvision()
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
@@ -36,7 +42,7 @@ def live_in(module: nn.Module, size: int = 64, seed: int = 0) -> nn.Module:
                 noise(parameter, 0.0, 0.1)
             elif parameter.dim() == 1:
                 noise(parameter, 1.0, 0.1)
-            elif not parameter.any():  # a head that starts at zero
+            elif parameter.abs().max() <= 1e-6:  # a head, or a layer scale, not yet trained
                 noise(parameter, 0.0, 0.02)
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
@@ -48,6 +54,36 @@ def live_in(module: nn.Module, size: int = 64, seed: int = 0) -> nn.Module:
         if norms:
             module(torch.randn(4, 3, size, size, generator=generator))
     return module.eval()
+
+
+def as_model(module: nn.Module, classes: int, size: int = 64) -> LoadedModel:
+    """A LoadedModel around any module that takes square pictures of that size."""
+    half = (0.5, 0.5, 0.5)
+    return LoadedModel(
+        name="small",
+        network=EagerNetwork(module),
+        weights="none",
+        weights_sha256=None,
+        preprocessing=Preprocessing((size, size), size, half, half, "bilinear", "crop", "test"),
+        classes=Classes(2 if classes == 1 else classes),
+        labels="none",
+        activation="sigmoid" if classes == 1 else "softmax",
+        device=torch.device("cpu"),
+    )
+
+
+def noise_pictures(model: LoadedModel, count: int, seed: int = 0) -> list[Decoded]:
+    """Pictures of seeded coarse noise, prepared for the model."""
+    settings = DecodeSettings(model.preprocessing, None, 10**8)
+    generator = np.random.default_rng(seed)
+    prepared = []
+    for number in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
+        image = coarse.resize((320, 240), Image.Resampling.BICUBIC)
+        picture = from_picture(ImageRef(f"{number}.png", f"{number}.png"), image, settings)
+        assert isinstance(picture, Decoded)
+        prepared.append(picture)
+    return prepared
 
 
 @pytest.fixture(scope="session")
