@@ -15,11 +15,12 @@ HOT = 0.15
 
 @dataclass(frozen=True)
 class HotRegion:
-    """`box` is (left, top, right, bottom) of the largest hot component; `fraction` the hot share
-    of the whole source picture, every component counted, from 0 to 1.
+    """`box` is (left, top, right, bottom) of the largest hot component, None where only padding
+    is hot; `fraction` the hot share of the whole source picture, every component counted, from 0
+    to 1.
     """
 
-    box: Box
+    box: Box | None
     fraction: float
 
 
@@ -33,21 +34,18 @@ def hot_region(cam: npt.NDArray[np.float32], geometry: Geometry) -> HotRegion:
     """The pixels of the view at 15 % of the rectified map's maximum or more."""
     heat = geometry.on_view(np.maximum(cam, 0))
     hot = heat >= HOT * float(heat.max())
-    left, top, right, bottom = _largest_component(hot)
-    x0, y0 = geometry.view_to_source(left, top)
-    x1, y1 = geometry.view_to_source(right, bottom)
-    edge = geometry.seen
-    box = (max(x0, edge[0]), max(y0, edge[1]), min(x1, edge[2]), min(y1, edge[3]))
-    return HotRegion(box, _share_of_source(hot, geometry))
-
-
-def _share_of_source(hot: npt.NDArray[np.bool_], geometry: Geometry) -> float:
-    """Padding is no part of the picture, so only the pixels of the view that show it count."""
     left, top, right, bottom = geometry.seen
     x0, y0 = (round(v) for v in geometry.source_to_view(left, top))
     x1, y1 = (round(v) for v in geometry.source_to_view(right, bottom))
+    hot = hot[y0:y1, x0:x1]  # padding is no part of the picture
+    if not hot.any():
+        return HotRegion(None, 0.0)
+    found = _largest_component(hot)
+    start = geometry.view_to_source(x0 + found[0], y0 + found[1])
+    end = geometry.view_to_source(x0 + found[2], y0 + found[3])
+    box = max(start[0], left), max(start[1], top), min(end[0], right), min(end[1], bottom)
     seen = (right - left) * (bottom - top) / (geometry.source[0] * geometry.source[1])
-    return float(hot[y0:y1, x0:x1].mean()) * seen
+    return HotRegion(box, float(hot.mean()) * seen)
 
 
 def _largest_component(hot: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

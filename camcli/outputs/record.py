@@ -101,7 +101,7 @@ def _explanation(
         "location_error": _finite(cam.location_error),
         "faithful": cam.faithful,
         "peak_xy": list(peak(cam.cam, geometry)) if shown else None,
-        "hot_box": list(region.box) if region else None,
+        "hot_box": list(region.box) if region and region.box else None,
         "hot_fraction": region.fraction if region else None,
         "overlay": overlay,
     }
