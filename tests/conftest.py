@@ -116,10 +116,10 @@ def camcli() -> Callable[..., subprocess.CompletedProcess[bytes]]:
     def run(
         *arguments: object, check: int | None = None, **options: object
     ) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "camcli", *(os.fspath(a) if isinstance(a, os.PathLike) else a
-                                                     for a in arguments)]  # fmt: skip
+        given = [a if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
+        command = [sys.executable, "-m", "camcli", *map(os.fspath, given)]
         options = {"capture_output": True, "timeout": 300, "stdin": subprocess.DEVNULL} | options
-        done = subprocess.run([a if isinstance(a, bytes) else str(a) for a in command], **options)
+        done = subprocess.run(command, check=False, **options)
         if check is not None:
             assert done.returncode == check, (done.returncode, done.stdout, done.stderr)
         return done
