@@ -58,9 +58,13 @@ def infer_grid(shape: Sequence[int], view: tuple[int, int]) -> Grid | None:
                 return Grid("NCHW" if layout == "NCHW" else "NHWC", channels, height, width)
     if len(shape) == 3:
         _, tokens, channels = shape
-        for prefix in range(min(_MOST_EXTRA_TOKENS, tokens - 1)):
-            if cells := _cells(tokens - prefix, view):
-                return Grid("tokens", channels, *cells, prefix)
+        found = [
+            Grid("tokens", channels, *cells, prefix)
+            for prefix in range(min(_MOST_EXTRA_TOKENS, tokens - 1))
+            if (cells := _cells(tokens - prefix, view))
+        ]
+        # Square patches first: in odd proportions extra tokens can pass for one more column.
+        return min(found, key=lambda grid: not _square_cells(grid, view), default=None)
     return None
 
 
@@ -78,3 +82,8 @@ def _cells(tokens: int, view: tuple[int, int]) -> tuple[int, int] | None:
         return None
     width = tokens // height
     return (height, width) if _covers(height, width, view) else None
+
+
+def _square_cells(grid: Grid, view: tuple[int, int]) -> bool:
+    """Whether each cell is a square of whole pixels, as a patch embedding's are."""
+    return view[0] % grid.width == 0 and grid.height * view[0] == grid.width * view[1]
