@@ -71,8 +71,9 @@ def parse_target(text: str, classes: Classes) -> Choose:
         return lambda ref, ranked: (_folder_target(ref, classes),)
     if text.startswith("csv:"):
         return _csv_rule(text[4:], classes)
-    fixed = tuple(_combination(part.strip(), classes) for part in _parts(text, classes))
-    return lambda ref, ranked: fixed
+    fixed = [_combination(part.strip(), classes) for part in _parts(text, classes)]
+    distinct = tuple(dict.fromkeys(fixed))
+    return lambda ref, ranked: distinct
 
 
 def score(logits: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -97,7 +98,9 @@ def _top_count(text: str, classes: Classes) -> int:
 
 def _parts(text: str, classes: Classes) -> list[str]:
     """Split at commas, except where the whole is one label that contains some."""
-    return [text] if _is_class(text, classes) else [part for part in text.split(",") if part]
+    if _is_class(text, classes):
+        return [text]
+    return [part for part in text.split(",") if part.strip()] or [text]
 
 
 def _combination(text: str, classes: Classes) -> Target:
