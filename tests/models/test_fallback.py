@@ -1,0 +1,1 @@
+"""torchvision imports with its compiled operators and without them."""

@@ -1,0 +1,1 @@
+"""Weights files: what is read, what is refused, and in which words."""
