@@ -77,9 +77,10 @@ class Verdict:
             )
         if score == "first_order":
             low, high = _middle(tally.ratios)
+            span = f"{low:g}" if low == high else f"{low:g}\u2013{high:g}"
             return (
-                f"{title} at '{layer}' is a first-order view: sums are {low:g}\u2013{high:g}\u00d7 "
-                "the score change."
+                f"{title} at '{layer}' is a first-order view: sums are {span}\u00d7 the score "
+                "change."
             )
         text = f"{tally.faithful:,} of {tally.maps:,} {title} maps at '{layer}' account for the "
         if tally.faithful == tally.maps:
