@@ -39,17 +39,20 @@ R = TypeVar("R", bound=Sized)
 
 
 def bounded_map(
-    pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int
+    pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int, prompt: bool = False
 ) -> Iterator[R]:
-    """`map` over a pool: in order, with at most `ahead` items in flight, fewer where they are
-    large. An exception surfaces where its result would have been.
+    """`map` over a pool: in order, at most `ahead` items in flight, fewer where they are large.
+
+    `prompt` hands a result on as soon as it is done, which suits items that are slow to come;
+    otherwise the pool is kept fed. An exception surfaces where its result would have been.
     """
     flight: deque[Future[R]] = deque()
     largest = 1
     try:
         for item in items:
             flight.append(pool.submit(work, item))
-            while len(flight) >= max(1, min(ahead, _BYTES_AHEAD // largest)):
+            most = max(1, min(ahead, _BYTES_AHEAD // largest))
+            while flight and (len(flight) >= most or (prompt and flight[0].done())):
                 result = flight.popleft().result()
                 largest = max(largest, result.nbytes)
                 yield result

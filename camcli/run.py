@@ -219,7 +219,7 @@ class Run:
         with ThreadPoolExecutor(job.workers) as pool:
             decoded = bounded_map(pool, lambda ref: decode(ref, settings), refs, ahead)
             explained = outcomes(engine, self._until_stopped(decoded))
-            yield from bounded_map(pool, sink.write, explained, ahead)
+            yield from bounded_map(pool, sink.write, explained, ahead, prompt=True)
 
     def _until_stopped(self, items: Iterable[T]) -> Iterator[T]:
         for item in items:
