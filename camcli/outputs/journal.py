@@ -96,11 +96,13 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     with file:
         for raw in file:
+            if not raw.endswith(b"\n"):
+                return
             try:
                 line = json.loads(raw)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(line, dict) and "key" in line and "status" in line:
+            if isinstance(line, dict) and isinstance(line.get("key"), str) and "status" in line:
                 yield line
 
 
