@@ -1,6 +1,6 @@
 """Colour scales as 256-entry tables.
 
-Tables are interpolated between 33 colours at the levels round(255 i / 32): within 2 of 255 of
+Tables are interpolated between 33 colours at the levels round(255 i / 32): within 3 of 255 of
 matplotlib's (6 at one bend of cividis). inferno, viridis, cividis: CC0, Smith, van der Walt,
 Nunez et al.; turbo: Mikhailov; jet and the diverging scale are piecewise linear by definition.
 """
