@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
-from importlib.resources import files
 from typing import Any
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a record."""
-    content: dict[str, Any] = json.loads(files(__package__).joinpath("schema.json").read_text())
+    file = importlib.resources.files(__package__) / "schema.json"
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content

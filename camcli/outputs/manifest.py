@@ -52,7 +52,7 @@ def read(directory: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise OutputError(
             f"'{path}' cannot be read ({error}); choose another directory with -o"
         ) from error

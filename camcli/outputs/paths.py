@@ -11,7 +11,7 @@ from camcli.outputs.render import EXTENSION, OverlayFormat
 from camcli.records import Target
 
 _LONGEST_SUFFIX = 72
-_LONGEST_SLUG = 32
+_LONGEST_LABEL = 32
 
 
 def json_path(key: str) -> Path:
@@ -37,7 +37,7 @@ def overlay_path(
     `names` are the labels of the classes. A suffix too long for the file system is
     cut and a hash of the whole is added.
     """
-    parts = [method, *([_slug(layer, 64)] if layer else []), _target(target, names)]
+    parts = [method, *([_slug(layer)] if layer else []), _target(target, names)]
     suffix = ".".join(parts)
     if len(suffix) > _LONGEST_SUFFIX:
         mark = hashlib.sha256(suffix.encode()).hexdigest()[:10]
@@ -49,12 +49,12 @@ def _target(target: Target, names: Sequence[str]) -> str:
     """`282_tiger_cat`, `282_tiger_cat-281_tabby` for a contrast, `-281_tabby` for its absence."""
 
     def name(index: int) -> str:
-        slug = _slug(names[index], _LONGEST_SLUG)
-        return str(index) if slug == str(index) else f"{index}_{slug}"
+        slug = _slug(names[index])[:_LONGEST_LABEL]
+        return str(index) if slug in ("", str(index)) else f"{index}_{slug}"
 
     plus = "" if target.index is None else name(target.index)
     return plus if target.against is None else f"{plus}-{name(target.against)}"
 
 
-def _slug(text: str, longest: int) -> str:
-    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_.")[:longest]
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_.")
