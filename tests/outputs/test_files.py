@@ -34,9 +34,14 @@ def test_a_file_appears_whole_and_replaces_the_one_before(tmp_path: Path) -> Non
 )
 def test_whatever_interrupts_a_write_leaves_no_trace(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "a.json").write_bytes(b"before")
-    with pytest.raises(type(error)), atomic(tmp_path / "a.json") as file:
-        file.write(b"half")
-        raise error
+
+    def interrupted() -> None:
+        with atomic(tmp_path / "a.json") as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        interrupted()
     assert os.listdir(tmp_path) == ["a.json"]
     assert (tmp_path / "a.json").read_bytes() == b"before"
 
@@ -112,7 +117,7 @@ def test_a_manifest_comes_back_as_json_has_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_a_manifest_that_cannot_be_read_is_an_output_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / manifest.NAME).write_bytes(content)
-    with pytest.raises(OutputError, match="cannot be read .* choose another directory with -o"):
+    with pytest.raises(OutputError, match=r"cannot be read .* choose another directory with -o"):
         manifest.read(tmp_path)
 
 
