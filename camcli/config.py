@@ -92,7 +92,8 @@ class Config:
         "image", "--scale", "What is drawn as hottest: each map's maximum, or a value.", DRAWING,
         metavar="image|VALUE")
     overlay_size: int = setting(
-        1024, "--overlay-size", "Longest side of an overlay in pixels.", DRAWING, low=1)
+        1024, "--overlay-size", "Longest side of an overlay in pixels.", DRAWING, low=1,
+        high=16_383)  # WebP's limit
     overlay_format: str = setting(
         "jpeg", "--overlay-format", "File format of overlays.", DRAWING,
         choices=("jpeg", "png", "webp"))

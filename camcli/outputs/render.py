@@ -112,6 +112,7 @@ def _dim_unseen(overlay: Image.Image, canvas: Image.Image, geometry: Geometry) -
 
 def _with_caption(overlay: Image.Image, text: str, hottest: float, style: Style) -> Image.Image:
     """A line of text and a colour bar below the overlay."""
+    text = " ".join(text.split())  # Pillow measures one line
     height = max(28, overlay.height // 16)
     font = ImageFont.load_default(size=height * 0.45)
     out = Image.new("RGB", (overlay.width, overlay.height + height), "white")

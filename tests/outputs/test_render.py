@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -151,6 +151,7 @@ def test_a_caption_adds_a_line_below_and_leaves_the_overlay_alone() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example("two\nlines", (300, 40), False)
 @given(st.text(max_size=300), st.tuples(st.integers(1, 400), st.integers(1, 40)), st.booleans())
 def test_any_caption_fits_any_picture(text: str, size: tuple[int, int], signed: bool) -> None:
     plane = Geometry(size, size, (0.0, 0.0, float(size[0]), float(size[1])))
