@@ -17,7 +17,7 @@ from camcli.cam.targets import Choose, NoTargetError
 from camcli.cam.worth import COMPLETE, Probe, completeness_error, location_error
 from camcli.images.decode import failure
 from camcli.models.inspection import chosen_layers, probe
-from camcli.models.loaded import LoadedModel
+from camcli.models.loaded import LoadedModel, recording
 from camcli.records import Cam, Decoded, Explanation, Failure, Prediction, Target
 from camcli.registry import Method, find_method
 
@@ -45,6 +45,7 @@ class Engine:
     neighbours. Raises UsageError for a method, layer or class that does not exist.
     """
 
+    @recording()
     def __init__(
         self,
         model: LoadedModel,
@@ -65,6 +66,7 @@ class Engine:
         """The model's state while batches are explained; restored afterwards."""
         return self.model.network.prepared()
 
+    @recording()
     def explain(self, pictures: Sequence[Decoded]) -> list[Explanation | Failure]:
         """Up to `batch_size` pictures -> one Explanation or Failure each, in order."""
         blank = np.zeros_like(pictures[0].view)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -19,6 +19,13 @@ from camcli.images.preprocess import Preprocessing
 
 Edit = Callable[[Tensor], Tensor]
 Edits = Mapping[Layer, Edit]
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Gradients are recorded, also inside a caller's `no_grad` or `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 class Network(Protocol):
@@ -70,6 +77,7 @@ class LoadedModel:
         logits = self.network.run(x, edits or {}).float()
         return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
+    @recording()
     def capture(self, x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[Tensor]]:
         """Logits, and each layer's output as the tensor to differentiate them by.
 
@@ -86,8 +94,7 @@ class LoadedModel:
 
             return edit
 
-        with torch.enable_grad():
-            logits = self.logits(x, {layer: cut(layer) for layer in layers})
+        logits = self.logits(x, {layer: cut(layer) for layer in layers})
         missing = [layer.name for layer in layers if layer not in taken]
         if missing:
             raise ModelError(f"the layer '{missing[0]}' of {self.name} did not run on this input")
