@@ -60,17 +60,32 @@ class DirectorySink:
 
     def _write(self, outcome: Explanation | Failure) -> Written:
         overlays: list[str | None] = []
+        stale = self._earlier_overlays(outcome.ref.key)
         if isinstance(outcome, Explanation):
             if "npz" in self.kinds:
                 with atomic(self.directory / paths.npz_path(outcome.ref.key)) as file:
                     file.write(arrays.encode(outcome))
             if "overlay" in self.kinds:
                 overlays = [self._overlay(outcome, cam) for cam in outcome.cams]
+        elif outcome.facts is not None:  # other bytes than before, and no picture
+            stale.add(paths.npz_path(outcome.ref.key).as_posix())
+        else:  # not there, or not to be read: what is known of it stays
+            stale.clear()
+        for name in stale.difference(overlays):
+            (self.directory / name).unlink(missing_ok=True)
         made = record(outcome, self.config_hash, overlays)
         if "json" in self.kinds:
             with atomic(self.directory / paths.json_path(outcome.ref.key)) as file:
                 file.write(json.dumps(made, indent=1, ensure_ascii=True).encode() + b"\n")
         return Written(outcome, made)
+
+    def _earlier_overlays(self, key: str) -> set[str]:
+        """The overlays of an input that is explained again; a new class gives new names."""
+        try:
+            earlier = json.loads((self.directory / paths.json_path(key)).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return set()
+        return {e["overlay"] for e in earlier.get("explanations", ()) if e["overlay"]}
 
     def _overlay(self, explanation: Explanation, cam: Cam) -> str:
         image = explanation.image
