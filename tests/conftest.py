@@ -26,10 +26,13 @@ import_torchvision()
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
-def live_in(module: nn.Module, size: int = 64, seed: int = 0) -> nn.Module:
+def live_in(
+    module: nn.Module, size: int = 64, seed: int = 0, pictures: torch.Tensor | None = None
+) -> nn.Module:
     """Give a fresh network what training leaves: biases, affine terms, batch statistics.
 
-    Freshly initialised networks have zero biases, which hides wrong mathematics.
+    Freshly initialised networks have zero biases, which hides wrong mathematics. Statistics are
+    those of `pictures` (N, 3, H, W), or of white noise.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -52,7 +55,8 @@ def live_in(module: nn.Module, size: int = 64, seed: int = 0) -> nn.Module:
             norm.reset_running_stats()
             norm.train()
         if norms:
-            module(torch.randn(4, 3, size, size, generator=generator))
+            noisy = torch.randn(4, 3, size, size, generator=generator)
+            module(noisy if pictures is None else pictures)
     return module.eval()
 
 
