@@ -128,7 +128,7 @@ def _choose(name: str, weights: str) -> _Chosen:
             read_state_dict(path), str(entry), file_sha256(path), entry, labels, str(entry)
         )
     if not Path(weights).exists():
-        names = ", ".join(["DEFAULT", "none", *entries.__members__])
+        names = ", ".join(["DEFAULT", "none", *(entry.name for entry in entries)])
         raise UsageError(f"--weights {weights} is neither a file nor one of {names}")
     path = Path(weights)
     if not path.is_file():
