@@ -85,9 +85,14 @@ def reduced(picture: Image.Image, longest: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def upright(path: str, max_pixels: int) -> Image.Image:
-    """The upright RGB picture of a file, for drawing; raises what `decode` records."""
-    return _open(_read(path)[1], max_pixels)[0]
+def upright(path: str, max_pixels: int, sha256: str) -> Image.Image:
+    """The upright RGB picture of a file that has not changed, for drawing; raises what `decode`
+    records.
+    """
+    facts, data = _read(path)
+    if facts.sha256 != sha256:
+        raise UnfitPictureError("the picture has changed since it was explained; explain it again")
+    return _open(data, max_pixels)[0]
 
 
 def facts_of(path: str) -> FileFacts | None:

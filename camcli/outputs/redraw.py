@@ -62,12 +62,7 @@ class Redraw:
 
     def _picture(self, ref: ImageRef, saved: Record) -> Redrawn:
         maps, geometry = arrays.read(self.directory / paths.npz_path(ref.key))
-        picture = decode.upright(ref.path, self.max_pixels)
-        if picture.size != geometry.source:
-            raise decode.UnfitPictureError(
-                f"the picture is now {picture.width}x{picture.height}, not "
-                f"{geometry.source[0]}x{geometry.source[1]}; explain it again"
-            )
+        picture = decode.upright(ref.path, self.max_pixels, saved["sha256"])
         canvas = decode.reduced(picture, self.style.overlay_size)
         drawn = []
         for entry, cam in zip(saved["explanations"], maps, strict=True):
@@ -107,7 +102,11 @@ class Redraw:
         """The largest value of each method on each layer over the run, from the records."""
         found: dict[tuple[str, str], float] = {}
         for key in self._explained():
-            for entry in self._record(key)["explanations"]:
+            try:
+                explanations = self._record(key)["explanations"]
+            except (OSError, ValueError, KeyError):
+                continue  # drawing it will fail and say why
+            for entry in explanations:
                 which = entry["method"], entry["layer"]
                 low, high = entry["cam"]["min"] or 0.0, entry["cam"]["max"] or 0.0
                 value = max(abs(low), abs(high)) if self.style.signed else high
