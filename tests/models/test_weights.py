@@ -5,11 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,8 +17,7 @@ from camcli.errors import ModelError, UsageError
 from camcli.models.eager import EagerNetwork
 from camcli.models.loaded import LoadedModel
 from camcli.models.opening import open_model
-from camcli.models.torchvision import build, builders
-from camcli.models.weights import fetch
+from camcli.models.torchvision import build
 
 SAVE_THE_WEIGHTS = "torch.save(model.state_dict(), FILE)"
 CHOOSE = "choose the architecture the weights were saved from with --model"
@@ -247,92 +242,18 @@ def test_an_unknown_model_gets_a_suggestion(name: str, meant: str) -> None:
     )
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where torch.hub keeps downloads, empty and ours."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("no_proxy", "*")
-    return tmp_path / "home" / "hub" / "checkpoints"
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address that its files are served from."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def nowhere() -> str:
-    """An address that nobody answers at."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
-
-
-def test_a_download_with_the_right_digits_is_kept(cache: Path, site) -> None:
-    folder, address = site
-    content = b"weights" * 1000
-    name = f"tiny-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    (folder / name).write_bytes(content)
-    assert fetch(f"{address}/{name}") == cache / name
-    assert [path.name for path in cache.iterdir()] == [name]
-    assert (cache / name).read_bytes() == content
-
-
-def test_a_download_with_the_wrong_digits_is_refused_and_leaves_nothing(cache: Path, site) -> None:
-    folder, address = site
-    (folder / "tiny-deadbeef.pth").write_bytes(b"not what was published")
-    with pytest.raises(ModelError, match=r'invalid hash value \(expected "deadbeef"'):
-        fetch(f"{address}/tiny-deadbeef.pth")
-    assert list(cache.iterdir()) == []
-
-
-def test_a_download_that_fails_is_one_sentence_that_names_the_ways_out(cache, nowhere) -> None:
-    url = f"{nowhere}/tiny-deadbeef.pth"
-    with pytest.raises(ModelError) as caught:
-        fetch(url)
-    text = str(caught.value)
-    assert text.startswith(f"the weights cannot be downloaded from {url} (")
-    assert text.endswith(
-        "give it as --weights FILE, or use --weights none for seeded random weights"
-    )
-    assert "\n" not in text
-    assert list(cache.iterdir()) == []
-
-
-def test_a_page_that_is_not_there_is_a_failed_download(cache: Path, site) -> None:
-    with pytest.raises(ModelError, match="404"):
-        fetch(f"{site[1]}/tiny-deadbeef.pth")
-    assert list(cache.iterdir()) == []
-
-
 @pytest.mark.parametrize("weights", ["DEFAULT", "IMAGENET1K_V1"])
-def test_a_cached_file_is_used_without_a_network(cache: Path, weights: str) -> None:
+def test_an_entry_is_read_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
     """The file is put where a download would have put it; nothing else could provide it."""
-    cache.mkdir(parents=True)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    path.parent.mkdir()
     module = trained(1000)
-    path = cache / "resnet18-f37072fd.pth"
     torch.save(module.state_dict(), path)
     model = opened(weights)
     with torch.no_grad():
         assert torch.equal(logits(model, noise()), module(noise()))
     assert model.weights == model.labels == "ResNet18_Weights.IMAGENET1K_V1"
     assert model.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_every_published_file_carries_digits_to_check_it_by() -> None:
-    urls = {entry.url for name in builders() for entry in models.get_model_weights(name)}
-    assert [url for url in sorted(urls) if not re.search(r"-[a-f0-9]{8,}\.pth$", url)] == []
