@@ -7,6 +7,7 @@ A field declared here is a flag, an environment variable, a TOML key and a line 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -203,14 +204,25 @@ def _split(whole: Any) -> list[Any]:
     return [part.strip() for part in whole.split(",") if part.strip()]
 
 
+def _suits(kind: Any, value: Any) -> bool:
+    """TOML has types of its own: 2.5 is no whole number; true, a list and a date are no text."""
+    if isinstance(value, str):
+        return value != ""
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int) or (isinstance(value, float) and kind is not int)
+
+
 def _scalar(kind: Any, value: Any, option: Option, shown: str) -> Any:
     try:
+        if not _suits(kind, value):
+            raise TypeError
         result = _boolean(value) if kind is bool else kind(value)
-    except (TypeError, ValueError):
+        if kind is float and not math.isfinite(result):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
         what = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
         raise UsageError(f"{shown} must be {what}, not '{value}'") from None
-    if isinstance(value, bool) != (kind is bool) and not isinstance(value, str):
-        raise UsageError(f"{shown} does not take '{value}'")
     if option.choices is not None and result not in option.choices:
         hint = did_you_mean(str(result), option.choices) or "."
         raise UsageError(
@@ -239,7 +251,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {file} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of encoding, of syntax, of endless numbers
         raise UsageError(f"--config {file} is not TOML: {error}") from error
     settings = {key.replace("-", "_"): value for key, value in content.items()}
     for key in settings:
