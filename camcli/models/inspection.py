@@ -83,7 +83,8 @@ def probe(model: LoadedModel, layer: Layer) -> Probe:
     with model.network.prepared():
         x = synthetic_pictures(model)
         once, (output,) = model.capture(x, [layer])
-        (gradient,) = torch.autograd.grad(once.max(dim=1).values.sum(), [output])
+        # Of every class at once: a ReLU after the layer may be open everywhere for one of them.
+        (gradient,) = torch.autograd.grad(once.square().sum(), [output])
         with torch.no_grad():
             zero = model.logits(x, {layer: torch.zeros_like})
             twice = model.logits(x, {layer: lambda activation: 2 * activation})

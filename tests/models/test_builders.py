@@ -8,8 +8,9 @@ import torch
 
 from camcli.engine import Engine
 from camcli.models.inspection import synthetic_pictures
+from camcli.models.loaded import LoadedModel
 from camcli.models.torchvision import build, builders
-from camcli.records import Explanation
+from camcli.records import Decoded, Explanation
 from tests.conftest import as_model, live_in, noise_pictures
 
 # The last map before pooling, and what follows it:
@@ -76,6 +77,16 @@ def test_the_table_knows_every_builder_that_torchvision_has() -> None:
     assert set(builders()) <= set(EXPECTED)
 
 
+def lived_in(name: str) -> tuple[LoadedModel, list[Decoded]]:
+    """A builder's network that is at home with two pictures, and the pictures."""
+    module = build(name)
+    model = as_model(module, classes=1000, size=299 if name == "inception_v3" else 224)
+    pictures = noise_pictures(model, 2)
+    seen = torch.cat([synthetic_pictures(model), model.inputs([p.view for p in pictures])])
+    live_in(module, pictures=seen)
+    return model, pictures
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -84,12 +95,7 @@ def test_the_table_knows_every_builder_that_torchvision_has() -> None:
     ],
 )
 def test_a_builder_is_explained_at_the_right_layer_without_a_flag(name: str) -> None:
-    module = build(name)
-    model = as_model(module, classes=1000, size=299 if name == "inception_v3" else 224)
-    pictures = noise_pictures(model, 2)
-    seen = torch.cat([synthetic_pictures(model), model.inputs([p.view for p in pictures])])
-    live_in(module, pictures=seen)
-
+    model, pictures = lived_in(name)
     engine = Engine(model, methods=("hirescam", "gradcam"), batch_size=2)
     with engine.prepared():
         explanations = engine.explain(pictures)
@@ -105,3 +111,13 @@ def test_a_builder_is_explained_at_the_right_layer_without_a_flag(name: str) -> 
             assert np.isfinite(cam.cam).all()
             assert cam.cam.any()
         assert explanation.cams[0].faithful == (score == "exact")
+
+
+@pytest.mark.parametrize(
+    ("name", "pooled"),
+    [("mobilenet_v3_small", True), ("squeezenet1_1", False), ("densenet121", False)],
+)
+def test_a_relu_before_the_pooling_sets_a_layer_apart_from_a_pooled_one(name, pooled) -> None:
+    """SqueezeNet's is open everywhere for the predicted class here, and not for the others."""
+    engine = Engine(lived_in(name)[0], batch_size=2)
+    assert engine.probes[engine.layers[0]].pooled is pooled
