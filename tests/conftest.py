@@ -24,6 +24,8 @@ from camcli.records import Decoded, ImageRef
 
 import_torchvision()
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 def live_in(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, NoReturn
@@ -62,6 +63,8 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line; a user's fault is one sentence and its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding has not is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except CamcliError as error:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from camcli.errors import UsageError
+
 
 def command(
     pattern: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
@@ -18,6 +20,8 @@ def command(
 
     rows = [(builtin.NAME, "built in, works offline")]
     rows += [(name, " ".join(torchvision.weights_names(name))) for name in torchvision.builders()]
-    for name, weights in rows:
-        if pattern in name:
-            print(f"{name:<20} {weights}")
+    found = [row for row in rows if pattern in row[0]]
+    if not found:
+        raise UsageError(f"no model's name contains '{pattern}'. List them all: camcli models")
+    for name, weights in found:
+        print(f"{name:<20} {weights}")

