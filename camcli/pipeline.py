@@ -66,19 +66,27 @@ def bounded_map(
 def outcomes(
     engine: Engine, decoded: Iterable[Decoded | Failure]
 ) -> Iterator[Explanation | Failure]:
-    """Group pictures into batches and explain them; failures pass through."""
-    batch: list[Decoded] = []
+    """Group pictures into batches and explain them: one outcome an input, in order."""
+    waiting: list[Decoded | Failure] = []
+    pictures = 0
     with engine.prepared():
         for item in decoded:
-            if isinstance(item, Failure):
-                yield item
-                continue
-            batch.append(item)
-            if len(batch) == engine.batch_size:
-                yield from engine.explain(batch)
-                batch = []
-        if batch:
-            yield from engine.explain(batch)
+            waiting.append(item)
+            pictures += isinstance(item, Decoded)
+            # Failures wait for the pictures before them, but never pile up behind a few.
+            if pictures in (0, engine.batch_size) or len(waiting) == 4 * engine.batch_size:
+                yield from _explained_in_place(engine, waiting)
+                waiting, pictures = [], 0
+        yield from _explained_in_place(engine, waiting)
+
+
+def _explained_in_place(
+    engine: Engine, waiting: list[Decoded | Failure]
+) -> Iterator[Explanation | Failure]:
+    batch = [item for item in waiting if isinstance(item, Decoded)]
+    explained = iter(engine.explain(batch) if batch else [])
+    for item in waiting:
+        yield item if isinstance(item, Failure) else next(explained)
 
 
 def explain(
