@@ -147,8 +147,9 @@ def _head_size(name: str, chosen: _Chosen) -> int:
     with torch.device("meta"):
         one, other = build(name, 8).state_dict(), build(name, 16).state_dict()
     for key, tensor in one.items():
-        if tensor.shape != other[key].shape and key in chosen.state:
-            return int(chosen.state[key].shape[0])
+        saved = chosen.state.get(key)
+        if tensor.shape != other[key].shape and saved is not None and saved.numel():
+            return int(saved.shape[0]) if saved.dim() else 1
     raise ModelError(
         f"{chosen.origin} does not fit {name}: it has no classifier under the names "
         f"{[key for key in one if one[key].shape != other[key].shape]}; "

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
@@ -27,7 +28,9 @@ def file_sha256(path: Path) -> str:
 def read_state_dict(path: Path) -> StateDict:
     """The tensors of a state-dict file. Nothing in the file is executed."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # what torch warns of here, the error says again
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ModelError(f"no weights file '{path}'") from None
     except pickle.UnpicklingError as error:
