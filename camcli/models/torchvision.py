@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,17 +71,21 @@ def load(request: ModelRequest) -> LoadedModel:
     device = find_device(request.device)
     chosen = _choose(request.name, request.weights)
     count = 1000 if chosen.state is None else _head_size(request.name, chosen)
-    module = build(request.name, count, transform_input=chosen.state is not None)
+    side = _only_side(request.name, chosen.state)
+    module = build(request.name, count, chosen.state is not None, side)
     if chosen.state is not None:
         state = {key: t for key, t in chosen.state.items() if not _AUXILIARY.match(key)}
         load_into(module, state, chosen.origin, request.name)
     classes, labels = classes_of(count, request.labels, chosen.labels, chosen.labels_origin)
+    recipe = _preprocessing(chosen.entry)
+    if side is not None and recipe.size != (side, side):
+        recipe = replace(recipe, size=(side, side), resize=side)
     return LoadedModel(
         name=request.name,
         network=EagerNetwork(module.to(device)),
         weights=chosen.origin,
         weights_sha256=chosen.sha256,
-        preprocessing=replace(_preprocessing(chosen.entry), **request.preprocessing),
+        preprocessing=replace(recipe, **request.preprocessing),
         classes=classes,
         labels=labels,
         activation="sigmoid" if count == 1 else "softmax",
@@ -88,20 +93,23 @@ def load(request: ModelRequest) -> LoadedModel:
     )
 
 
-def build(name: str, classes: int = 1000, transform_input: bool = False) -> nn.Module:
+def build(
+    name: str, classes: int = 1000, transform_input: bool = False, side: int | None = None
+) -> nn.Module:
     """An architecture with seeded random weights, without auxiliary classifiers.
 
     `transform_input` is how GoogLeNet and Inception redo the normalisation that their published
-    weights expect; weights trained from them keep it.
+    weights expect; weights trained from them keep it. `side` is that of a transformer's pictures.
     """
     import torch
     from torch.nn import Linear
     from torch.nn.init import trunc_normal_
     from torchvision import models
 
-    extra = {"aux_logits": False, "init_weights": True, "transform_input": transform_input}
     builder = models.get_model_builder(name)
-    options = extra if name in ("googlenet", "inception_v3") else {}
+    options: dict[str, Any] = {} if side is None else {"image_size": side}
+    if name in ("googlenet", "inception_v3"):
+        options = {"aux_logits": False, "init_weights": True, "transform_input": transform_input}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         module: nn.Module = builder(weights=None, num_classes=classes, **options)
@@ -109,6 +117,20 @@ def build(name: str, classes: int = 1000, transform_input: bool = False) -> nn.M
             if isinstance(layer, Linear) and not layer.weight.is_meta and not layer.weight.any():
                 trunc_normal_(layer.weight, std=0.02)
     return module
+
+
+def _only_side(name: str, state: StateDict | None) -> int | None:
+    """The one size of picture that a vision transformer takes; None where any size goes.
+
+    Its position embeddings tell: published entries differ (SWAG's are for 384 and 518 pixels).
+    """
+    if not name.startswith("vit_"):
+        return None
+    positions = None if state is None else state.get("encoder.pos_embedding")
+    if positions is None:
+        return 224
+    patch = int(name.rpartition("_")[2])
+    return patch * math.isqrt(positions.shape[1] - 1)
 
 
 def _choose(name: str, weights: str) -> _Chosen:
