@@ -38,7 +38,15 @@ def synthetic_pictures(model: LoadedModel) -> Tensor:
 def layers_of(model: LoadedModel) -> list[Layer]:
     """Every feature map of the model, in the order in which they are computed."""
     with model.network.prepared():
-        calls = model.network.calls(synthetic_pictures(model)[:1])
+        try:
+            calls = model.network.calls(synthetic_pictures(model)[:1])
+        except (RuntimeError, AssertionError, ValueError) as error:
+            width, height = model.preprocessing.size
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ModelError(
+                f"{model.name} cannot be run on pictures of {width}x{height} ({reason}); "
+                "where --size was given, leave it away"
+            ) from error
     return feature_maps(calls, model.preprocessing.size, model.classes.count)
 
 
