@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -203,7 +204,13 @@ def test_a_file_that_holds_no_whole_picture_is_a_final_failure(
 
 def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert failed(tmp_path / "pipe.jpg").message == "not a regular file"
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waited for a writer"))
+    signal.alarm(10)
+    try:
+        assert failed(tmp_path / "pipe.jpg").message == "not a regular file"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def lowest_free_descriptor() -> int:
