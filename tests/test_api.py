@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,15 @@ def test_pictures_are_asked_for_as_they_are_needed(picture, small) -> None:
         next(outcomes)
     outcomes.close()
     assert len(asked) < 20
+
+
+def test_a_picture_does_not_wait_for_a_batch_that_failures_never_fill(picture, small) -> None:
+    given = itertools.chain([picture("a.png")], itertools.repeat("missing.png"))
+    outcomes = camcli.explain(given, model=small, batch_size=2, workers=1)
+    first, second = next(outcomes), next(outcomes)
+    outcomes.close()
+    assert isinstance(first, camcli.Explanation)
+    assert isinstance(second, camcli.Failure)
 
 
 def test_an_exception_in_the_callers_pictures_reaches_the_caller(picture, small) -> None:
