@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import nn
 
@@ -21,6 +22,12 @@ from camcli.models.eager import EagerNetwork
 from camcli.models.fallback import import_torchvision
 from camcli.models.loaded import LoadedModel
 from camcli.records import Decoded, ImageRef
+
+# The same examples everywhere, and no complaint about a machine that is busy.
+settings.register_profile(
+    "camcli", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("camcli")
 
 import_torchvision()
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)

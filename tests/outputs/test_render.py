@@ -150,7 +150,7 @@ def test_a_caption_adds_a_line_below_and_leaves_the_overlay_alone() -> None:
     assert captioned[60:].min() < 100
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @example("two\nlines", (300, 40), False)
 @given(st.text(max_size=300), st.tuples(st.integers(1, 400), st.integers(1, 40)), st.booleans())
 def test_any_caption_fits_any_picture(text: str, size: tuple[int, int], signed: bool) -> None:
