@@ -20,10 +20,10 @@ CAMCLI = f"{sys.executable} -m camcli"
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Forty pictures: several batches."""
+    """Twenty-five pictures: several batches."""
     folder = tmp_path / "images"
     folder.mkdir()
-    for n in range(8):
+    for n in range(5):
         for sample in SAMPLES.glob("*.jpg"):
             shutil.copy(sample, folder / f"{n}-{sample.name}")
     return folder
@@ -48,9 +48,9 @@ def test_head_closes_the_pipe_and_the_run_ends_quietly_with_its_work_committed(
     assert b"Broken pipe" not in done.stderr
     lines = (images.parent / "out" / "results.jsonl").read_bytes().splitlines()
     committed = len(lines)
-    assert 3 <= committed < 40
+    assert 3 <= committed < 25
     again = shell(f"{CAMCLI} explain images -o out", images.parent)
-    assert f"{40 - committed} explained, {committed} already done".encode() in again.stderr
+    assert f"{25 - committed} explained, {committed} already done".encode() in again.stderr
 
 
 def test_find_print0_feeds_names_with_newlines(images: Path) -> None:
@@ -109,13 +109,13 @@ def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_by
     assert process.returncode == status
     assert f"stopped by {number.name}".encode() in errors
     committed = len(journal.read_bytes().splitlines())
-    assert committed < 40
+    assert committed < 25
     assert len(maps(images.parent / "out")) == committed
     assert not list((images.parent / "out").rglob(".camcli-tmp-*"))
     subprocess.run(started, cwd=images.parent, check=True, capture_output=True)
     subprocess.run([*command, "-o", "whole"], cwd=images.parent, check=True, capture_output=True)
     assert maps(images.parent / "out") == maps(images.parent / "whole")
-    assert len(maps(images.parent / "out")) == 40
+    assert len(maps(images.parent / "out")) == 25
 
 
 def test_maps_have_the_same_bytes_alone_in_any_order_and_with_any_number_of_workers(
@@ -124,7 +124,7 @@ def test_maps_have_the_same_bytes_alone_in_any_order_and_with_any_number_of_work
     folder = images.parent
     shell(f"{CAMCLI} explain images -o whole -j 4", folder)
     whole = maps(folder / "whole")
-    assert len(whole) == 40
+    assert len(whole) == 25
     shell(f"ls images/* | sort -r | {CAMCLI} explain - -o reversed -j 1", folder)
     assert maps(folder / "reversed") == whole
     shell(f"{CAMCLI} explain images/3-rocket.jpg -o alone", folder)
