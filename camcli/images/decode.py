@@ -37,9 +37,13 @@ class UnfitPictureError(Exception):
     """A readable file whose pixels cannot be shown to the network."""
 
 
-def lift_pillow_limit() -> None:
-    """Let --max-pixels alone decide. For the command line, whose process is its own."""
+def own_pillow() -> None:
+    """Let --max-pixels alone decide, and keep remarks on metadata out of a cron job's mail.
+
+    For the command line, whose process is its own.
+    """
     Image.MAX_IMAGE_PIXELS = None
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(ref: ImageRef, settings: DecodeSettings) -> Decoded | Failure:
@@ -60,7 +64,7 @@ def from_picture(
 ) -> Decoded | Failure:
     """The same for a picture that is already in memory."""
     try:
-        orientation = picture.getexif().get(_ORIENTATION, 1)
+        orientation = _orientation(picture)
         facts = FileFacts(0, 0, hashlib.sha256(picture.tobytes()).hexdigest())
         upright = rgb(ImageOps.exif_transpose(picture))
         return _prepared(ref, facts, upright, orientation, settings)
@@ -139,8 +143,14 @@ def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
             f"{picture.width}x{picture.height} is more than --max-pixels {max_pixels}"
         )
     picture.load()
-    orientation = picture.getexif().get(_ORIENTATION, 1)
+    orientation = _orientation(picture)
     return rgb(ImageOps.exif_transpose(picture)), orientation
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation that was applied; 1 for what is none (0, 9, text, bytes)."""
+    value = picture.getexif().get(_ORIENTATION, 1)
+    return int(value) if value in range(1, 9) else 1
 
 
 def rgb(picture: Image.Image) -> Image.Image:

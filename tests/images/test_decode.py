@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from camcli.images.decode import DecodeSettings, decode, from_picture, lift_pillow_limit
+from camcli.images.decode import DecodeSettings, decode, from_picture, own_pillow
 from camcli.images.preprocess import Preprocessing
 from camcli.records import Decoded, Failure, ImageRef
 
@@ -258,7 +259,7 @@ def test_the_pixel_limit_is_checked_before_anything_is_decoded(
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    lift_pillow_limit()
+    own_pillow()
     (tmp_path / "bomb.png").write_bytes(huge_png(60_000, 60_000))
     assert failed(tmp_path / "bomb.png").message == "60000x60000 is more than --max-pixels 10000"
 
@@ -330,6 +331,52 @@ def test_whatever_a_decoder_raises_is_a_failure(
     assert (outcome.stage, outcome.transient) == ("decode", transient)
     assert outcome.facts is not None
     assert outcome.facts.size == path.stat().st_size
+
+
+def exif_with_orientation(kind: int, count: int, value: bytes) -> bytes:
+    """An EXIF block of one entry, of any type."""
+    entry = struct.pack("<HHI", 274, kind, count) + value.ljust(4, b"\0")
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("exif", "orientation"),
+    [
+        (exif_with_orientation(3, 1, b"\x06\0"), 6),
+        (exif_with_orientation(11, 1, struct.pack("<f", 6)), 6),
+        (exif_with_orientation(3, 1, b"\0\0"), 1),
+        (exif_with_orientation(3, 1, b"\x09\0"), 1),
+        (exif_with_orientation(2, 2, b"6\0"), 1),
+        (exif_with_orientation(1, 1, b"\x06"), 1),
+        (exif_with_orientation(7, 1, b"\x06"), 1),
+        (b"Exif\0\0garbage", 1),
+    ],
+    ids=["short", "float", "zero", "nine", "text", "byte", "undefined", "garbage"],
+)
+def test_an_orientation_of_any_type_is_a_number_and_what_was_applied(
+    tmp_path: Path, exif: bytes, orientation: int
+) -> None:
+    Image.new("RGB", SIZE).save(tmp_path / "a.jpg", exif=exif)
+    outcome = decode(ImageRef(str(tmp_path / "a.jpg"), "a.jpg"), SETTINGS)
+    assert isinstance(outcome, Decoded)
+    assert type(outcome.exif_orientation) is int
+    assert outcome.exif_orientation == orientation
+    assert outcome.geometry.source == (SIZE if orientation == 1 else SIZE[::-1])
+
+
+def test_remarks_on_metadata_stay_out_of_a_cron_jobs_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    twice = exif_with_orientation(3, 2, b"\x06\0\x06\0")
+    Image.new("RGB", SIZE).save(tmp_path / "a.jpg", exif=twice)
+    with pytest.warns(UserWarning, match="had too many entries"):
+        decode(ImageRef(str(tmp_path / "a.jpg"), "a.jpg"), SETTINGS)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        own_pillow()
+        decode(ImageRef(str(tmp_path / "a.jpg"), "a.jpg"), SETTINGS)
+    assert said == []
 
 
 def test_a_picture_in_memory_is_decoded_as_its_file_would_be(tmp_path: Path) -> None:
