@@ -20,7 +20,7 @@ from camcli import config as settings
 from camcli.cli.console import Progress, complain, progress, say, shown
 from camcli.cli.options import with_settings
 from camcli.config import Config
-from camcli.errors import UsageError
+from camcli.errors import OutputError, UsageError
 from camcli.images.decode import own_pillow
 from camcli.images.discover import Inputs
 from camcli.job import Job
@@ -135,7 +135,7 @@ def _work(run: Run, chosen: Config) -> None:
     with progress(chosen.quiet, chosen.progress) as bar:
         for record in run.records():
             _tell(record, chosen, bar)
-            if chosen.json and not run.summary.stopped:
+            if chosen.json and sys.stdout is not None and not run.summary.stopped:
                 _emit(record, run)
 
 
@@ -147,6 +147,8 @@ def _emit(record: Record, run: Run) -> None:
     except BrokenPipeError:
         run.stop("closed pipe")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
 
 
 def _tell(record: Record, chosen: Config, bar: Progress) -> None:

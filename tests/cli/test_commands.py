@@ -143,6 +143,22 @@ def test_quiet_still_says_what_failed(cli: Callable, tmp_path: Path) -> None:
     assert done.stderr == f"camcli: {tmp_path}/a.jpg: not a picture that can be identified\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_or_closed_stdout_is_no_traceback(tmp_path: Path) -> None:
+    explain = [sys.executable, "-m", "camcli", "explain", str(SAMPLES / "coffee.jpg"), *SMALL]
+    command = shlex.join([*explain, "--json", "-q", "-o", str(tmp_path / "out")])
+    for redirection, status, said in (
+        ("> /dev/full", 1, "camcli: cannot write to stdout (No space left on device)\n"),
+        (">&-", 0, ""),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{command}-{status} {redirection}"],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (status, said)
+        assert (tmp_path / f"out-{status}" / "results.jsonl").exists()
+
+
 def test_names_that_an_encoding_has_not_are_escaped(tmp_path: Path) -> None:
     shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "café 猫.jpg")
     command = [sys.executable, "-m", "camcli", "explain", ".", "--dry-run"]
