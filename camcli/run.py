@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from camcli.cam.verdict import Verdict
-from camcli.errors import NoInputsError, UsageError
+from camcli.errors import NoInputsError, OutputError, UsageError
 from camcli.images.decode import DecodeSettings, decode, facts_of
-from camcli.images.discover import Walk
+from camcli.images.discover import OUTPUTS, Walk
 from camcli.job import Job, Json, identity_of, manifest_of, now, request_of
 from camcli.outputs import journal, manifest
 from camcli.outputs.record import Record
@@ -76,10 +76,15 @@ class Run:
     def records(self) -> Iterator[Record]:
         """Do what is left, yielding each input's record as it is committed."""
         started = time.monotonic()
-        before = self._before()
+        before = manifest.read(self.job.output)
         request = request_of(self.job)
-        same = before is not None and before["request_hash"] == manifest.digest(request)
-        engine = None if same else self._engine(before)
+        engine = None
+        if before is None or self.job.overwrite:
+            engine = self._engine(None)  # what is wrong with the job is said before anything goes
+            self._make_way(before)
+            before = None
+        elif before["request_hash"] != manifest.digest(request):
+            engine = self._engine(before)
         book = journal.Journal(self.job.output)
         try:
             pending = itertools.islice(self._unfinished(book), self.job.limit)
@@ -95,16 +100,21 @@ class Run:
             self.summary.ignored = self._walk.ignored
             self.summary.seconds = time.monotonic() - started
 
-    def _before(self) -> Json | None:
-        """The manifest of earlier runs here, after clearing them where that was asked for."""
-        before = manifest.read(self.job.output)
-        if before is not None and self.job.overwrite:
-            for name in ("json", "maps", "overlays"):
-                shutil.rmtree(self.job.output / name, ignore_errors=True)
-            (self.job.output / journal.NAME).unlink(missing_ok=True)
-            (self.job.output / manifest.NAME).unlink()
-            return None
-        return before
+    def _make_way(self, before: Json | None) -> None:
+        """Clear the directory of an earlier run; what is not camcli's own is never touched."""
+        output = self.job.output
+        if before is None:
+            for name in (journal.NAME, *OUTPUTS):
+                if os.path.lexists(output / name):
+                    raise OutputError(
+                        f"'{output / name}' is not camcli's; choose another directory with -o"
+                    )
+            return
+        # First of all the journal: without it nothing counts as done.
+        (output / journal.NAME).unlink(missing_ok=True)
+        for name in OUTPUTS:
+            shutil.rmtree(output / name, ignore_errors=True)
+        (output / manifest.NAME).unlink(missing_ok=True)
 
     def _unfinished(self, book: journal.Journal) -> Iterator[ImageRef]:
         for ref in self._refs:
@@ -170,6 +180,8 @@ class Run:
         redraw = Redraw(job.output, style, kept.get("scale", style.scale), job.max_pixels)
         for picture in redraw.pictures():
             self.summary.redrawn += not isinstance(picture, Failure)
+            if self.summary.stopped:
+                return  # the next run draws them all again
         redraw.finish()
 
     def _explain(

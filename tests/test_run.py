@@ -326,6 +326,43 @@ def test_overwriting_clears_what_another_run_left(images: Path, out: Path) -> No
     assert len(files(out, "maps")) == len(files(out, "overlays")) == len(journal(out)) == 1
 
 
+@pytest.mark.parametrize(
+    "mistake", [{"layer": ["bn9"]}, {"method": ["hirescan"]}, {"model": "resnet51"}], ids=str
+)
+def test_a_mistake_beside_overwrite_costs_nothing(
+    images: Path, out: Path, mistake: dict[str, object]
+) -> None:
+    finished(images, out)
+    before = files(out)
+    with pytest.raises(UsageError):
+        finished(images, out, overwrite="true", **mistake)
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("name", ["json", "maps", "overlays", "results.jsonl"])
+def test_what_is_called_like_ours_and_is_not_is_left_alone(images: Path, name: str) -> None:
+    if name == "results.jsonl":
+        (images / name).write_text("mine")
+    else:
+        shutil.copytree(images / "sub", images / name)
+    before = files(images)
+    for overwrite in ("false", "true"):
+        with pytest.raises(OutputError, match=f"{name}' is not camcli's; choose another"):
+            finished(images, images, overwrite=overwrite)
+    assert files(images) == before
+
+
+def test_a_run_told_to_stop_while_it_draws_again_stops(images: Path, out: Path) -> None:
+    finished(images, out)
+    before = manifest(out)
+    run = a_run(images, out, colormap="jet")
+    run.stop("SIGTERM")
+    assert list(run.records()) == []
+    assert run.summary.redrawn == 1
+    assert manifest(out) == before
+    assert finished(images, out, colormap="jet")[0].redrawn == 5
+
+
 def test_nothing_is_written_into_somebody_elses_folder(images: Path, out: Path) -> None:
     out.mkdir()
     (out / "run.json").write_text('{"experiment": 7}')

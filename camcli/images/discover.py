@@ -18,7 +18,7 @@ EXTENSIONS = frozenset({
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 })  # fmt: skip
 # What a run keeps in its output directory.
-_OUTPUTS = frozenset({"json", "maps", "overlays"})
+OUTPUTS = ("json", "maps", "overlays")
 # Leaves room in a 255-byte name for method, layer, target and extension.
 _LONGEST_NAME = 160
 
@@ -40,7 +40,8 @@ class Walk:
 
     inputs: Inputs
     ignored: int = 0
-    _keys: dict[bytes, bytes] = field(default_factory=dict)
+    _paths: set[bytes] = field(default_factory=set)
+    _keys: set[bytes] = field(default_factory=set)
 
     def refs(self) -> Iterator[ImageRef]:
         """Every input once, folders streamed, names sorted within a folder."""
@@ -52,7 +53,7 @@ class Walk:
             if os.path.isdir(root):
                 found = self._folder(root, _root_name(root, names) if several else "")
                 for ref in found:
-                    # Only where several sources can name the same file are keys remembered.
+                    # Only where several sources can name the same file is it remembered.
                     yield from self._unseen(ref.path, ref.key) if several else (ref,)
             elif os.path.lexists(root) or is_image_name(root):
                 yield from self._named(root)
@@ -71,18 +72,19 @@ class Walk:
     def _unseen(self, path: str, key: str) -> Iterator[ImageRef]:
         """Each file once; a key that two files share (`/a` and `a`) gets a mark of its path."""
         where = _digest(os.path.abspath(path))
-        while (taken := self._keys.get(_digest(key))) is not None:
-            if taken == where:
-                return
+        if where in self._paths:
+            return
+        while _digest(key) in self._keys:
             key = f"{key}~{where.hex()[:8]}"
-        self._keys[_digest(key)] = where
+        self._paths.add(where)
+        self._keys.add(_digest(key))
         yield ImageRef(path, key)
 
     def _folder(self, root: str, prefix: str) -> Iterator[ImageRef]:
         """Depth first; a folder's names are held in memory only while it is being walked."""
         above = [_identity(root)]
         # Where the pictures' own folder is the output directory, its overlays are no pictures.
-        ours = _OUTPUTS if _is_run(root) else frozenset()
+        ours = OUTPUTS if _is_run(root) else ()
         try:
             stack = [_entries(root, "")]
         except OSError as error:

@@ -155,6 +155,11 @@ def test_a_folder_and_a_picture_in_it_are_two_sources_of_one_input(tree: Tree) -
     assert keys("in", "in/a.jpg", "./in/b.jpg") == ["in/a.jpg", "in/b.jpg"]
 
 
+def test_a_root_given_twice_or_within_another_adds_nothing(tree: Tree) -> None:
+    tree("in/a.jpg", "in/cats/b.jpg")
+    assert keys("in", "./in/", "in/cats", "in/cats/b.jpg") == ["in/a.jpg", "in/cats/b.jpg"]
+
+
 def test_a_list_names_each_file_once_by_its_normalised_path(tree: Tree) -> None:
     folder = tree("in/a.jpg", "b.jpg")
     (folder / "list").write_text("in/a.jpg\n./in/a.jpg\nin/../b.jpg\n\nin//a.jpg\r\n")
