@@ -71,7 +71,7 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(
         f"{torch.get_num_threads()} threads, batch {options.batch_size}, torch {torch.__version__}"
