@@ -19,6 +19,7 @@ from camcli.images.decode import DecodeSettings, decode, facts_of
 from camcli.images.discover import OUTPUTS, Walk
 from camcli.job import Job, Json, identity_of, manifest_of, now, request_of
 from camcli.outputs import journal, manifest
+from camcli.outputs.files import sweep
 from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, drawing_of
 from camcli.outputs.sink import DirectorySink, Written
@@ -85,6 +86,10 @@ class Run:
             before = None
         elif before["request_hash"] != manifest.digest(request):
             engine = self._engine(before)
+        if before is not None and before["status"] == "running":  # that run was killed
+            sweep(self.job.output)
+            before["status"] = "stopped"
+            manifest.write(self.job.output, before)
         book = journal.Journal(self.job.output)
         try:
             pending = itertools.islice(self._unfinished(book), self.job.limit)

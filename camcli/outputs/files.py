@@ -33,6 +33,14 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def sweep(directory: Path) -> None:
+    """Remove what a killed run was writing; hold the directory's lock meanwhile."""
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            if name.startswith(TEMPORARY):
+                Path(folder, name).unlink(missing_ok=True)
+
+
 def output_error(directory: Path, error: OSError) -> OutputError:
     """What to tell the user where nothing more can be written."""
     return OutputError(
