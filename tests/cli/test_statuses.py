@@ -139,7 +139,8 @@ def test_a_lock_dies_with_its_process(images: Path, tmp_path: Path, camcli: Call
     code = "import fcntl,sys,os; fcntl.flock(open(sys.argv[1],'wb'), 2); os.kill(os.getpid(), 9)"
     (tmp_path / "out").mkdir()
     subprocess.run([sys.executable, "-c", code, tmp_path / "out" / ".camcli.lock"], check=False)
-    camcli("explain", images, "-o", tmp_path / "out", "--limit", "1", check=0)
+    done = camcli("explain", images, "-o", tmp_path / "out", "--limit", "1", check=0)
+    assert b"1 explained" in done.stderr
 
 
 def test_maps_of_another_kind_in_the_same_directory_are_refused(
