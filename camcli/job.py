@@ -100,7 +100,8 @@ def manifest_of(
     before: Json | None,
 ) -> Json:
     model, drawing = engine.model, drawing_of(job.style)
-    written = job.write | (set(before["write"]) if before else set())
+    # What every picture has: overlays that one run left out are drawn by the next that wants them.
+    written = job.write & set(before["write"]) if before else job.write
     return {
         "camcli_version": job.version,
         "schema_version": SCHEMA_VERSION,

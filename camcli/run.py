@@ -96,7 +96,7 @@ class Run:
             first = next(pending, None)
             if before is not None:
                 self._redraw_if_restyled(before)
-            if first is not None:
+            if first is not None and not self.summary.stopped:
                 engine = engine or self._engine(before)
                 refs = itertools.chain([first], pending)
                 yield from self._explain(refs, engine, book, request, before)
@@ -170,8 +170,6 @@ class Run:
 
     def _redraw_if_restyled(self, before: Json) -> None:
         """What was not asked for stays as it was drawn; what was is drawn again, if it differs."""
-        if "overlay" not in self.job.write:
-            return
         job, drawn = self.job, before["drawing"]
         asked = {name: drawing_of(job.style)[name] for name in job.restyled}
         kept = {name: value for name, value in drawn.items() if name not in asked}
@@ -180,14 +178,15 @@ class Run:
             job.style, **kept | ({"scale": "image"} if kept.get("scale") == "run" else {})
         )
         self.job = dataclasses.replace(job, style=style)
-        if "overlay" in before["write"] and all(drawn[k] == v for k, v in asked.items()):
+        same = "overlay" in before["write"] and all(drawn[k] == v for k, v in asked.items())
+        if same or "overlay" not in job.write:
             return
         redraw = Redraw(job.output, style, kept.get("scale", style.scale), job.max_pixels)
         for picture in redraw.pictures():
             self.summary.redrawn += not isinstance(picture, Failure)
             if self.summary.stopped:
                 return  # the next run draws them all again
-        redraw.finish()
+        before.update(redraw.finish())
 
     def _explain(
         self,

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from camcli import config
 from camcli.cli.explain import job_of
 from camcli.errors import NoInputsError, OutputError, UsageError
 from camcli.outputs.record import Record
+from camcli.outputs.redraw import Redraw, Redrawn
+from camcli.records import Failure
 from camcli.run import Run, Summary
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -293,6 +295,44 @@ def test_overlays_can_be_added_to_a_run_without_explaining_again(images: Path, o
     assert (summary.done, summary.already_done, summary.redrawn) == (0, 5, 5)
     assert files(out, "maps") == before
     assert len(files(out, "overlays")) == 5
+
+
+def test_overlays_that_one_run_left_out_are_drawn_by_the_next_that_wants_them(
+    images: Path, out: Path
+) -> None:
+    rocket = images / "sub" / "rocket.jpg"
+    shutil.move(rocket, images.parent)
+    finished(images, out, colormap="viridis")
+    shutil.move(images.parent / "rocket.jpg", rocket)
+    finished(images, out, write=["json", "npz"])
+    assert len(files(out, "overlays")) == 4
+    assert manifest(out)["drawing"]["colormap"] == "viridis"
+    assert finished(images, out)[0].redrawn == 5
+    assert len(files(out, "overlays")) == 5
+    assert finished(images, out)[0].redrawn == 0
+    assert manifest(out)["drawing"]["colormap"] == "viridis"
+
+
+def test_a_redraw_that_was_stopped_is_not_claimed_whatever_else_is_left(
+    images: Path, out: Path
+) -> None:
+    finished(images, out)
+    shutil.copy(images / "coffee.jpg", images / "new.jpg")
+    run = a_run(images, out, colormap="jet")
+    pictures = Redraw.pictures
+
+    def interrupted(self: Redraw) -> Iterator[Redrawn | Failure]:
+        for picture in pictures(self):
+            run.stop("SIGTERM")
+            yield picture
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Redraw, "pictures", interrupted)
+        assert list(run.records()) == []
+    assert manifest(out)["drawing"]["colormap"] == "inferno"
+    summary, records = finished(images, out, colormap="jet")
+    assert (summary.redrawn, len(records)) == (5, 1)
+    assert manifest(out)["drawing"]["colormap"] == "jet"
 
 
 def test_a_changed_drawing_is_drawn_again_and_the_maps_are_left(images: Path, out: Path) -> None:

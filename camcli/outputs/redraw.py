@@ -53,12 +53,13 @@ class Redraw:
             except Exception as error:  # a decoder may raise anything
                 yield decode.failure(ref, None, error, "decode")
 
-    def finish(self) -> None:
-        """Note in run.json how the overlays were drawn."""
+    def finish(self) -> dict[str, Any]:
+        """Note in run.json how the overlays were drawn; what it now holds is returned."""
         run = self.run | {"drawing": drawing_of(self.style, self.maxima)}
         run["drawing_hash"] = manifest.digest(run["drawing"])
         run["write"] = sorted({*run["write"], "overlay"})
         manifest.write(self.directory, run)
+        return run
 
     def _picture(self, ref: ImageRef, saved: Record) -> Redrawn:
         maps, geometry = arrays.read(self.directory / paths.npz_path(ref.key))
