@@ -22,6 +22,8 @@ from camcli.outputs.colormaps import NAMES as COLORMAPS
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 WRITES = ("overlay", "json", "npz")
+SMOOTHINGS = ("flip", "scale", "eigen")
+_MAY_BE_EMPTY = ("files_from", "include", "exclude", "smooth")
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,12 @@ class Config:
     """Every setting of `camcli explain`. None means: decided by the model or the machine."""
 
     method: tuple[str, ...] = setting(
-        ("hirescam",), "-m --method", "Method, repeatable or a comma list: camcli methods.", WHAT)
+        ("hirescam",), "-m --method", "Method, a comma list, or all-gradient: camcli methods.", WHAT)
     layer: tuple[str, ...] = setting(
         ("auto",), "--layer", "Layer, repeatable; see camcli layers MODEL.", WHAT)
+    smooth: tuple[str, ...] = setting(
+        (), "--smooth", "Average over mirrored or rescaled inputs; first component of channels.",
+        WHAT, choices=SMOOTHINGS)
     target: str = setting(
         "predicted", "-t --target",
         "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE.", WHAT)
@@ -192,7 +197,7 @@ def parse(name: str, value: Any, shown: str) -> Any:
             parts = [part for whole in parts for part in _split(whole)]
         item = typing.get_args(kind)[0]
         parsed = tuple(_scalar(item, part, option, shown) for part in parts)
-        if not parsed and name not in ("files_from", "include", "exclude"):
+        if not parsed and name not in _MAY_BE_EMPTY:
             raise UsageError(f"{shown} needs at least one value")
         return parsed
     return _scalar(kind, value, option, shown)

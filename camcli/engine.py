@@ -4,45 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from camcli import smoothing
 from camcli.cam import targets
+from camcli.cam.capture import LayerCapture
 from camcli.cam.layers import Layer
-from camcli.cam.methods import LayerCapture, hirescam
+from camcli.cam.methods.gradient import hirescam
 from camcli.cam.targets import Choose, NoTargetError
-from camcli.cam.worth import COMPLETE, Probe, completeness_error, location_error
+from camcli.cam.worth import COMPLETE, Probe, Worth, measured
 from camcli.images.decode import failure
-from camcli.models.inspection import chosen_layers, probe
+from camcli.models.inspection import (
+    chosen_layers,
+    input_layer,
+    layers_of,
+    probe,
+    stages,
+    synthetic_pictures,
+)
 from camcli.models.loaded import LoadedModel, recording
-from camcli.records import Cam, Decoded, Explanation, Failure, Prediction, Target
-from camcli.registry import Method, find_method
+from camcli.models.passes import Pass
+from camcli.records import Cam, Decoded, Explanation, Failure, Prediction, Smoothing, Target
+from camcli.registry import Method, find_methods
 
 _PREDICTIONS = 5
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """One method on one layer for one target of every picture, on the CPU. All but cam are (N,)."""
+    """One method on one layer for one target of every picture, (N, h, w) and (N,)."""
 
     method: Method
-    layer: Layer
+    layer: str
     cam: Tensor
     score: Tensor
-    outside: Tensor
-    baseline: Tensor | None
-    completeness: Tensor | None
-    location: Tensor | None
+    worth: Worth
 
 
 class Engine:
     """A model, ready to explain batches with fixed methods, layers and targets.
 
     Every batch is padded to `batch_size`, so that a map has the same bits whatever its
-    neighbours. Raises UsageError for a method, layer or class that does not exist.
+    neighbours. Raises UsageError for a method, layer or class that does not exist, and for a
+    method that the model or the layer cannot serve.
     """
 
     @recording()
@@ -54,13 +61,22 @@ class Engine:
         layers: Sequence[str] = ("auto",),
         target: str = "predicted",
         batch_size: int = 16,
+        smooth: Sequence[Smoothing] = (),
     ) -> None:
         self.model = model
-        self.methods = [find_method(name) for name in dict.fromkeys(methods)]
+        self.methods = find_methods(methods)
+        self.smooth = tuple(smooth)
+        smoothing.check(self.methods, self.smooth)
         self.choose: Choose = targets.parse_target(target, model.classes)
         self.layers = chosen_layers(model, layers)
-        self.probes: dict[Layer, Probe] = {layer: probe(model, layer) for layer in self.layers}
         self.batch_size = batch_size
+        self._stages = self._several() if self._scoped("layers") else []
+        self._input = input_layer(model)
+        probed = list(self.layers)
+        if any(method.units == "score" for method in self._scoped("network")):
+            probed.append(self._input)
+        self.probes: dict[Layer, Probe] = {layer: probe(model, layer) for layer in probed}
+        self._try_out()
 
     def prepared(self) -> AbstractContextManager[None]:
         """The model's state while batches are explained; restored afterwards."""
@@ -71,20 +87,20 @@ class Engine:
         """Up to `batch_size` pictures -> one Explanation or Failure each, in order."""
         blank = np.zeros_like(pictures[0].view)
         padding = [blank] * (self.batch_size - len(pictures))
-        x = self.model.inputs([*(picture.view for picture in pictures), *padding])
-        logits, outputs = self.model.capture(x, self.layers)
-        predictions = self._predictions(logits.detach(), len(pictures))
+        view = self.model.inputs([*(picture.view for picture in pictures), *padding])
+        shallow = self._pass(view, [_seed(picture) for picture in pictures])
+        predictions = self._predictions(shallow.logits.detach(), len(pictures))
         chosen = [
             self._targets(picture, ranked)
             for picture, (ranked, _) in zip(pictures, predictions, strict=True)
         ]
         rounds = max((len(t) for t in chosen if not isinstance(t, Failure)), default=0)
-        maps = []
+        rows = []
         for k in range(rounds):
             row = [t[k] if not isinstance(t, Failure) and k < len(t) else Target(None)
                    for t in chosen]  # fmt: skip
-            row += [Target(None)] * len(padding)
-            maps.append(self._maps(logits, outputs, row, last=k == rounds - 1))
+            rows.append(row + [Target(None)] * len(padding))
+        maps = self._maps(shallow, rows) if rows else []
         return [
             own
             if isinstance(own, Failure)
@@ -96,6 +112,32 @@ class Engine:
             )
             for n, (picture, own) in enumerate(zip(pictures, chosen, strict=True))
         ]
+
+    def _scoped(self, scope: str) -> list[Method]:
+        return [method for method in self.methods if method.scope == scope]
+
+    def _several(self) -> list[Layer]:
+        """The layers of methods that fuse several: those asked for, or one of every size."""
+        if len(self.layers) > 1:
+            return self.layers
+        return stages(self.model, layers_of(self.model), self.layers[0])
+
+    def _try_out(self) -> None:
+        """What a method cannot be used on is said before any picture is read."""
+        cheap = [method for method in self.methods if method.needs != "forwards"]
+        with self.prepared():
+            trial = self._pass(synthetic_pictures(self.model), [0, 1])
+            best = trial.logits.argmax(dim=1).tolist()
+            self._row([Target(index) for index in best], trial, self._deep(trial), cheap)
+
+    def _pass(self, view: Tensor, seeds: Sequence[int]) -> Pass:
+        return Pass(self.model, view, list(dict.fromkeys([*self.layers, *self._stages])), seeds)
+
+    def _deep(self, shallow: Pass) -> Pass | None:
+        """The pass for methods of the whole network, recorded from the input on."""
+        if not self._scoped("network"):
+            return None
+        return Pass(self.model, shallow.view, [self._input], shallow.seeds)
 
     def _predictions(
         self, logits: Tensor, count: int
@@ -122,69 +164,98 @@ class Engine:
         except NoTargetError as error:
             return failure(picture.ref, picture.facts, error, "target")
 
-    def _maps(
-        self, logits: Tensor, outputs: Sequence[Tensor], row: Sequence[Target], last: bool
+    def _maps(self, shallow: Pass, rows: Sequence[Sequence[Target]]) -> list[list[_Maps]]:
+        """The maps of every row of targets, averaged over the smoothing's changed views."""
+        deep = self._deep(shallow)
+        maps = [self._row(row, shallow, deep, self.methods) for row in rows]
+        sums = [[m.cam for m in row] for row in maps]
+        count = 1
+        for view, undo in smoothing.variants(shallow.view, self.smooth):
+            count += 1
+            changed = self._pass(view, shallow.seeds)
+            for k, row in enumerate(rows):
+                again = self._row(row, changed, None, self.methods)
+                sums[k] = [cam + undo(m.cam) for cam, m in zip(sums[k], again, strict=True)]
+        return [
+            [_on_cpu(replace(m, cam=cam / count)) for m, cam in zip(row, cams, strict=True)]
+            for row, cams in zip(maps, sums, strict=True)
+        ]
+
+    def _row(
+        self, row: Sequence[Target], shallow: Pass, deep: Pass | None, methods: Sequence[Method]
     ) -> list[_Maps]:
         """One backward pass through the head, and every method's map on every layer."""
-        score = targets.score(logits, row)
-        gradients = torch.autograd.grad(score.sum(), outputs, retain_graph=not last)
-        score = score.detach()
+        captures = shallow.captures(row)
+        if deep is not None:
+            captures |= deep.captures(row)
         return [
-            self._map(method, layer, output.detach().float(), gradient.float(), score, row)
-            for layer, output, gradient in zip(self.layers, outputs, gradients, strict=True)
-            for method in self.methods
-        ]
+            *(
+                self._map(method, layer.name, captures[layer], layer)
+                for layer in self.layers
+                for method in methods
+                if method.scope == "layer"
+            ),
+            *(
+                self._map(method, "+".join(stage.name for stage in self._stages),
+                          [captures[stage] for stage in self._stages], None)
+                for method in methods
+                if method.scope == "layers"
+            ),
+            *(
+                self._map(method, self._input.name, captures[self._input], self._input)
+                for method in methods
+                if method.scope == "network"
+            ),
+        ]  # fmt: skip
 
     def _map(
         self,
         method: Method,
-        layer: Layer,
-        output: Tensor,
-        gradient: Tensor,
-        score: Tensor,
-        row: Sequence[Target],
+        name: str,
+        capture: LayerCapture | list[LayerCapture],
+        layer: Layer | None,
     ) -> _Maps:
-        grid, known = layer.grid, self.probes[layer]
-        capture = LayerCapture(grid.maps(output), grid.maps(gradient))
-        cam = method.function(capture)
-        outside = (grid.outside(output) * grid.outside(gradient)).sum(dim=(1, 2))
-        baseline = completeness = location = None
-        if method.units == "score" and known.baseline is not None:
-            baseline = targets.score(known.baseline.expand(len(row), -1), row)
-            mass = (capture.activation * capture.gradient).abs().sum(dim=(1, 2, 3))
-            if known.score in ("exact", "first_order"):
-                total = cam.sum(dim=(1, 2))
-                completeness = completeness_error(score, baseline, total, mass).cpu()
-            if known.score == "exact":
-                location = location_error(cam, hirescam(capture)).cpu()
-            baseline = baseline.cpu()
-        return _Maps(
-            method, layer, cam.cpu(), score.cpu(), outside.cpu(), baseline, completeness, location
-        )
+        cam = smoothing.cam_of(method, capture, self.smooth)
+        one = capture[0] if isinstance(capture, list) else capture
+        worth = Worth()
+        if method.units == "score" and not self.smooth and layer is not None:
+            known, row = self.probes[layer], one.further.targets
+            logits = known.baseline
+            baseline = None if logits is None else targets.score(logits.expand(len(row), -1), row)
+            worth = measured(cam, one, known, baseline, hirescam(one).sum(dim=1))
+        return _Maps(method, name, cam, one.further.score, worth)
 
     def _cam(self, maps: _Maps, n: int, target: Target) -> Cam:
-        cam = maps.cam[n].numpy().copy()
-        in_units = maps.method.units == "score"
+        cam, worth = maps.cam[n].numpy().copy(), maps.worth
         score = float(maps.score[n])
-        completeness = _at(maps.completeness, n)
-        location = _at(maps.location, n)
+        completeness, location = _at(worth.completeness, n), _at(worth.location, n)
         return Cam(
             method=maps.method.name,
-            layer=maps.layer.name,
+            layer=maps.layer,
             target=target,
             label=self.model.classes.name(target),
             score=score,
             cam=cam,
-            remainder=score - float(cam.sum(dtype=np.float64)) if in_units else None,
-            outside_grid=float(maps.outside[n]) if in_units else None,
-            baseline=_at(maps.baseline, n),
+            remainder=None if worth.outside is None else score - float(cam.sum(dtype=np.float64)),
+            outside_grid=_at(worth.outside, n),
+            baseline=_at(worth.baseline, n),
             completeness_error=completeness,
             location_error=location,
             faithful=completeness is not None
             and completeness <= COMPLETE
             and location is not None
             and location <= COMPLETE,
+            smoothing=self.smooth,
         )
+
+
+def _on_cpu(maps: _Maps) -> _Maps:
+    worth = Worth(*(None if v is None else v.cpu() for v in vars(maps.worth).values()))
+    return replace(maps, cam=maps.cam.cpu(), score=maps.score.cpu(), worth=worth)
+
+
+def _seed(picture: Decoded) -> int:
+    return int(picture.facts.sha256[:15] or "0", 16)
 
 
 def _at(values: Tensor | None, n: int) -> float | None:

@@ -16,7 +16,7 @@ from camcli.outputs import journal, manifest
 from camcli.outputs.arrays import SCHEMA_VERSION
 from camcli.outputs.redraw import drawing_of
 from camcli.outputs.render import Style
-from camcli.records import ModelRequest
+from camcli.records import ModelRequest, Smoothing
 
 if TYPE_CHECKING:
     from camcli.engine import Engine
@@ -33,6 +33,7 @@ class Job:
     model: ModelRequest
     methods: tuple[str, ...]
     layers: tuple[str, ...]
+    smooth: tuple[Smoothing, ...]
     target: str
     write: frozenset[str]
     style: Style
@@ -61,6 +62,7 @@ def request_of(job: Job) -> Json:
         "model": model,
         "methods": job.methods,
         "layers": job.layers,
+        "smooth": job.smooth,
         "target": job.target,
         "batch_size": job.batch_size,
         "write": sorted(job.write - {"overlay"}),
@@ -83,6 +85,7 @@ def identity_of(job: Job, engine: Engine) -> Json:
         "preprocessing": recipe,
         "method": [method.name for method in engine.methods],
         "layer": [layer.name for layer in engine.layers],
+        "smoothing": engine.smooth,
         "target": job.target if csv is None else manifest.file_digest(csv),
         "precision": "fp32",
         "batch size": engine.batch_size,
@@ -126,6 +129,7 @@ def manifest_of(
         },
         "preprocessing": dataclasses.asdict(model.preprocessing),
         "methods": [method.name for method in engine.methods],
+        "smoothing": engine.smooth,
         "layers": [
             {
                 "name": layer.name,

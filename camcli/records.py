@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Stage = Literal["read", "decode", "target", "explain", "write"]
 Score = Literal["exact", "first_order", "scale_invariant", "bypassed"]
+Smoothing = Literal["flip", "scale", "eigen"]
 CamStatus = Literal["ok", "all_negative", "constant", "nonfinite"]
 
 
@@ -121,6 +122,8 @@ class Cam:
     completeness_error: float | None
     location_error: float | None
     faithful: bool
+    smoothing: tuple[Smoothing, ...] = ()
+    """What was averaged over; a smoothed map guarantees nothing."""
 
     @property
     def status(self) -> CamStatus:

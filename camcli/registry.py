@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,15 +15,22 @@ if TYPE_CHECKING:
 
 Needs = Literal["gradient", "weights", "activation", "forwards", "attention", "input", "hessian"]
 Units = Literal["score", "none"]
+Scope = Literal["layer", "layers", "network"]
 MethodFunction = Callable[[Any], "Tensor"]
+
+ALL_GRADIENT = "all-gradient"
+_ALIASES = {"gradientxactivation": "hirescam", "gradxactivation": "hirescam"}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A CAM method: `function(layer_capture) -> (N, h, w)`, raw and signed.
+    """A CAM method: `function(capture)` returns what each channel adds to the map,
+    (N, C, h, w), or the map itself, (N, h, w); raw and signed.
 
-    `needs` is what the engine has to provide beyond one forward pass. `units` is "score" where
-    the sum of a map is meant to be the class score, so that completeness can be measured.
+    `needs` is what it costs beyond one forward pass: `gradient` methods share one backward pass
+    through the head, the others ask for more. `units` is "score" where the sum of a map is meant
+    to be the class score, so that completeness can be measured. `scope` tells what a map is of:
+    one `layer`, several `layers` fused into one map, or the whole `network`.
     """
 
     name: str
@@ -30,11 +38,12 @@ class Method:
     paper: str
     needs: Needs
     units: Units
+    scope: Scope
     function: MethodFunction
 
     @property
     def doc(self) -> str:
-        """The function's docstring: equation, source, shapes, and what surprises."""
+        """The function's docstring: equation, source, cost, what is guaranteed, what is wrong."""
         return inspect.cleandoc(self.function.__doc__ or "")
 
 
@@ -52,13 +61,13 @@ SOURCES: dict[str, Source] = {}
 
 
 def method(
-    *, title: str, paper: str, needs: Needs, units: Units
+    *, title: str, paper: str, needs: Needs, units: Units = "none", scope: Scope = "layer"
 ) -> Callable[[MethodFunction], MethodFunction]:
     """Register the decorated function as a method under its own name."""
 
     def register(function: MethodFunction) -> MethodFunction:
         name = function.__name__
-        METHODS[name] = Method(name, title, paper, needs, units, function)
+        METHODS[name] = Method(name, title, paper, needs, units, scope, function)
         return function
 
     return register
@@ -77,9 +86,35 @@ def source(
 
 
 def find_method(name: str) -> Method:
-    """The method of that name; any other name is an error with a suggestion."""
+    """The method of that name, however it is spelled: `gradcampp`, `Grad-CAM++`, `grad_cam++`.
+
+    Any other name is a UsageError with a suggestion.
+    """
+    plain = _plain(name)
+    known = {_plain(m.title): m for m in METHODS.values()} | {
+        _plain(m.name): m for m in METHODS.values()
+    }
+    known |= {alias: METHODS[own] for alias, own in _ALIASES.items() if own in METHODS}
     try:
-        return METHODS[name]
+        return known[plain]
     except KeyError:
-        hint = did_you_mean(name, METHODS) or "."
+        hint = did_you_mean(name, [*METHODS, ALL_GRADIENT]) or "."
         raise UsageError(f"no method '{name}'{hint} List them: camcli methods") from None
+
+
+def find_methods(names: Iterable[str]) -> list[Method]:
+    """The methods of those names, each once; `all-gradient` is all that share one backward pass."""
+    found: dict[str, Method] = {}
+    for name in names:
+        several = all_gradient() if name == ALL_GRADIENT else [find_method(name)]
+        found |= {method.name: method for method in several}
+    return list(found.values())
+
+
+def all_gradient() -> list[Method]:
+    """The methods whose maps come out of one forward pass and one gradient of the head."""
+    return [m for m in METHODS.values() if m.needs == "gradient" and m.scope == "layer"]
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold().replace("+", "p").replace("×", "x"))

@@ -154,6 +154,7 @@ class Run:
             model,
             methods=job.methods,
             layers=job.layers,
+            smooth=job.smooth,
             target=job.target,
             batch_size=job.batch_size or kept,
         )

@@ -36,6 +36,16 @@ class Grid:
         cells = output[:, self.prefix :].transpose(1, 2)
         return cells.reshape(*cells.shape[:2], self.height, self.width)
 
+    def output(self, maps: Tensor, like: Tensor) -> Tensor:
+        """Maps (N, C, h, w) as a layer's output; what is outside the grid is that of `like`."""
+        if self.layout == "NCHW":
+            return maps.to(like.dtype)
+        if self.layout == "NHWC":
+            return maps.permute(0, 2, 3, 1).to(like.dtype)
+        output = like.clone()
+        output[:, self.prefix :] = maps.flatten(2).mT
+        return output
+
     def outside(self, output: Tensor) -> Tensor:
         """What lies on no cell, (N, prefix, C); empty for layers without extra tokens."""
         return output[:, : self.prefix] if self.prefix else output.new_zeros(output.shape[0], 0, 1)

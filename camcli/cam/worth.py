@@ -8,11 +8,15 @@ in A; Draelos & Carin (arXiv 2011.08891) prove it for one linear layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from camcli.records import Score
+
+if TYPE_CHECKING:
+    from camcli.cam.capture import LayerCapture
 
 COMPLETE = 1e-3
 """A completeness or location error up to here counts as none."""
@@ -44,6 +48,32 @@ def classify(zero: Tensor, once: Tensor, twice: Tensor, uniform_gradient: bool) 
     doubled = (twice - zero) - 2 * (once - zero)
     exact = float(doubled.abs().max()) <= rounding
     return Probe("exact" if exact else "first_order", baseline, uniform_gradient)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What is measured of the maps of a batch, (N,) each; None where it has no meaning."""
+
+    outside: Tensor | None = None
+    baseline: Tensor | None = None
+    completeness: Tensor | None = None
+    location: Tensor | None = None
+
+
+def measured(
+    cam: Tensor, capture: LayerCapture, probe: Probe, baseline: Tensor | None, hirescam: Tensor
+) -> Worth:
+    """The worth of maps in units of the score, with the targets' scores at A = 0, (N,)."""
+    if baseline is None:
+        return Worth(capture.outside)
+    completeness = location = None
+    if probe.score in ("exact", "first_order"):
+        mass = (capture.activation * capture.gradient).abs().sum(dim=(1, 2, 3))
+        score = capture.further.score
+        completeness = completeness_error(score, baseline, cam.sum(dim=(1, 2)), mass)
+    if probe.score == "exact":
+        location = location_error(cam, hirescam)
+    return Worth(capture.outside, baseline, completeness, location)
 
 
 def completeness_error(score: Tensor, baseline: Tensor, total: Tensor, mass: Tensor) -> Tensor:

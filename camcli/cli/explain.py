@@ -27,7 +27,7 @@ from camcli.job import Job
 from camcli.outputs.files import locked
 from camcli.outputs.record import Record
 from camcli.outputs.render import Blend, OverlayFormat, Style
-from camcli.records import ModelRequest
+from camcli.records import ModelRequest, Smoothing
 from camcli.run import Run, Summary
 
 _FAILURES = 3
@@ -75,6 +75,7 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
         ),
         methods=chosen.method,
         layers=chosen.layer,
+        smooth=cast("tuple[Smoothing, ...]", chosen.smooth),
         target=chosen.target,
         write=frozenset(chosen.write),
         style=style_of(chosen),

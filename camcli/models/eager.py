@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from camcli.cam.layers import Layer, ModuleCall
 from camcli.errors import ModelError
+from camcli.models.attention import recorded_attention
 from camcli.models.loaded import Edit, Edits
+from camcli.models.tail import replayed
 
 
 class EagerNetwork:
@@ -41,6 +43,62 @@ class EagerNetwork:
                 module = self.module.get_submodule(layer.module)
                 hooks.enter_context(module.register_forward_hook(_on_call(layer, edit)))
             return logits_of(self.module(x))
+
+    @contextmanager
+    def tail(self, x: Tensor, layer: Layer) -> Iterator[Edit]:
+        """What follows a layer, for one picture; the whole network where that cannot be cut out."""
+        kept: dict[Layer, Tensor] = {}
+
+        def keep(output: Tensor) -> Tensor:
+            kept[layer] = output.clone()
+            return output
+
+        with torch.no_grad():
+            expected = self.run(x, {layer: keep})
+        again = replayed(self.module, x, layer)
+
+        def short(output: Tensor) -> Tensor:
+            return logits_of(again(output))
+
+        def whole(output: Tensor) -> Tensor:
+            return self.run(x.expand(len(output), *x.shape[1:]), {layer: lambda _: output.clone()})
+
+        try:
+            with torch.no_grad():
+                found = short(torch.cat([kept[layer]] * 2))
+            same = torch.allclose(found, expected.expand_as(found), rtol=1e-3, atol=1e-5)
+        except RuntimeError:  # in place, or in a shape of its own, on what is given again
+            same = False
+        yield short if same else whole
+
+    def classifier(self) -> Tensor | None:
+        """The weights of the linear layer that comes last among the modules."""
+        linear = [m for m in self.module.modules() if isinstance(m, nn.Linear)]
+        return linear[-1].weight.detach() if linear else None
+
+    def biases(self) -> dict[str, Tensor]:
+        """Biases of modules, and what batch normalisation adds: beta - mu gamma / sigma."""
+        found = {}
+        for name, module in self.module.named_modules():
+            bias = getattr(module, "bias", None)
+            if not isinstance(bias, Tensor) or bias.dim() != 1:
+                continue
+            bias = bias.detach()
+            if (
+                isinstance(module, nn.modules.batchnorm._BatchNorm)
+                and module.running_var is not None
+            ):
+                assert module.running_mean is not None
+                scale = module.weight.detach() / (module.running_var + module.eps).sqrt()
+                bias = bias - module.running_mean * scale
+            found[name] = bias
+        return found
+
+    @contextmanager
+    def attention(self) -> Iterator[list[tuple[str, Tensor]]]:
+        """Attention weights as they arise, each with the name of its transformer block."""
+        with recorded_attention(self.module) as record:
+            yield record
 
     def calls(self, x: Tensor) -> list[ModuleCall]:
         """Every module call that returned a tensor, from one forward pass without gradients."""

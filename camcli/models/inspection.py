@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from camcli.cam.grid import Grid, infer_grid
 from camcli.cam.layers import Layer, feature_maps, find_layer
 from camcli.cam.worth import Probe, classify
 from camcli.errors import ModelError, UsageError
@@ -48,6 +49,38 @@ def layers_of(model: LoadedModel) -> list[Layer]:
                 "where --size was given, leave it away"
             ) from error
     return feature_maps(calls, model.preprocessing.size, model.classes.count)
+
+
+def input_layer(model: LoadedModel) -> Layer:
+    """The network's normalised input, as the layer before all others."""
+    width, height = model.preprocessing.size
+    return Layer("input", "Input", "", 0, Grid("NCHW", 3, height, width), ("input",))
+
+
+def bias_layers(model: LoadedModel) -> list[tuple[Layer, Tensor]]:
+    """Every module output with places to which a bias is added, and that bias, (C,)."""
+    biases = model.network.biases()
+    found = []
+    with model.network.prepared():
+        calls = model.network.calls(synthetic_pictures(model)[:1])
+    for call in calls:
+        bias = biases.get(call.name)
+        grid = infer_grid(call.shape, model.preprocessing.size)
+        if bias is not None and grid is not None and grid.channels == len(bias):
+            name = f"{call.name}:{call.call}"
+            found.append((Layer(name, call.type, call.name, call.call, grid, (name,)), bias))
+    if not found:
+        raise UsageError(
+            f"fullgrad needs layers that add a bias, of which {model.name} has none; use hirescam"
+        )
+    return found
+
+
+def stages(model: LoadedModel, layers: Sequence[Layer], last: Layer) -> list[Layer]:
+    """The last feature map of every size up to `last`, from the finest to the coarsest."""
+    places = [layer for layer in layers[: layers.index(last)] if layer.grid.layout != "tokens"]
+    by_size = {(layer.grid.height, layer.grid.width): layer for layer in [*places, last]}
+    return sorted(by_size.values(), key=layers.index)
 
 
 def default_layer(model: LoadedModel, layers: Sequence[Layer]) -> Layer:

@@ -44,6 +44,22 @@ class Network(Protocol):
     def run(self, x: Tensor, edits: Edits) -> Tensor:
         """(N, 3, H, W) -> logits (N, classes), each edited layer's output replaced."""
 
+    def tail(self, x: Tensor, layer: Layer) -> AbstractContextManager[Edit]:
+        """What follows a layer, for one picture (1, 3, H, W): any outputs of that layer,
+        (M, ...) -> logits (M, classes), at the cost of what follows it.
+        """
+
+    def classifier(self) -> Tensor | None:
+        """The weights (classes, C) of the last linear layer, where there is one."""
+
+    def biases(self) -> Mapping[str, Tensor]:
+        """What each module adds to its output, (C,) by the module's name."""
+
+    def attention(self) -> AbstractContextManager[Sequence[tuple[str, Tensor]]]:
+        """Records attention weights (N, heads, queries, keys) while it is open, each with the
+        name of the outermost module that holds no other: the transformer block.
+        """
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -74,7 +90,14 @@ class LoadedModel:
 
     def logits(self, x: Tensor, edits: Edits | None = None) -> Tensor:
         """(N, 3, H, W) -> (N, classes), float32; a single logit z becomes the pair (-z, z)."""
-        logits = self.network.run(x, edits or {}).float()
+        edits = dict(edits or {})
+        for layer in [layer for layer in edits if not layer.module]:  # the input itself
+            x = edits.pop(layer)(x)
+        return self.answers(self.network.run(x, edits))
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """A network's logits in float32, one a class."""
+        logits = logits.float()
         return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
 
     @recording()

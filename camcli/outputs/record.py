@@ -100,6 +100,7 @@ def _explanation(
         "completeness_error": _finite(cam.completeness_error),
         "location_error": _finite(cam.location_error),
         "faithful": cam.faithful,
+        "smoothing": list(cam.smoothing),
         "peak_xy": list(peak(cam.cam, geometry)) if shown else None,
         "hot_box": list(region.box) if region and region.box else None,
         "hot_fraction": region.fraction if region else None,
