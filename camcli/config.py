@@ -57,7 +57,8 @@ class Config:
     """Every setting of `camcli explain`. None means: decided by the model or the machine."""
 
     method: tuple[str, ...] = setting(
-        ("hirescam",), "-m --method", "Method, a comma list, or all-gradient: camcli methods.", WHAT)
+        ("hirescam",), "-m --method", "Methods, a comma list, or all-gradient: camcli methods.",
+        WHAT)
     layer: tuple[str, ...] = setting(
         ("auto",), "--layer", "Layer, repeatable; see camcli layers MODEL.", WHAT)
     smooth: tuple[str, ...] = setting(
