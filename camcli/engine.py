@@ -167,6 +167,7 @@ class Engine:
     def _maps(self, shallow: Pass, rows: Sequence[Sequence[Target]]) -> list[list[_Maps]]:
         """The maps of every row of targets, averaged over the smoothing's changed views."""
         deep = self._deep(shallow)
+        shallow.expect(rows)
         maps = [self._row(row, shallow, deep, self.methods) for row in rows]
         sums = [[m.cam for m in row] for row in maps]
         count = 1

@@ -58,11 +58,18 @@ class FurtherPasses(Protocol):
     def class_weights(self) -> Tensor:
         """The linear layer's row for each target, (N, C). UsageError where there is none."""
 
-    def scores_of_maps(self, variants: int, make: Make, probability: bool = False) -> Tensor:
-        """Each picture's score with the layer's output replaced, (N, variants)."""
+    def scores_of_maps(
+        self, variants: int, make: Make, probability: bool = False, shared: str = ""
+    ) -> Tensor:
+        """Each picture's score with the layer's output replaced, (N, variants).
 
-    def scores_of_views(self, variants: int, make: Make, probability: bool = False) -> Tensor:
-        """Each picture's score with the network's input replaced, (N, variants)."""
+        Variants that do not depend on the target have a name in `shared`: they are run once.
+        """
+
+    def scores_of_views(
+        self, variants: int, make: Make, probability: bool = False, shared: str = ""
+    ) -> Tensor:
+        """Each picture's score with the network's input replaced, (N, variants); see above."""
 
     def at(self, view: Tensor) -> LayerCapture:
         """The same layer and targets for another input, (N, 3, H, W)."""

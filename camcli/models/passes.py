@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +34,25 @@ class Pass:
     ) -> None:
         self.model, self.view, self.layers, self.seeds = model, view, tuple(layers), tuple(seeds)
         self.logits, self.outputs = model.capture(view, layers)
+        self.classes: list[set[int]] = [set() for _ in seeds]
+        """The classes of all the targets that will be asked for, picture by picture."""
+        self.kept: dict[tuple[str, Layer, int], dict[int, Tensor]] = {}
         self._deep: dict[Rule, tuple[Tensor, Tensor]] = {}
+        self._biased: tuple[Pass, list[Tensor]] | None = None
+
+    def expect(self, rows: Sequence[Sequence[Target]]) -> None:
+        """What is tried out for one target is kept for the others."""
+        for row in rows:
+            for own, target in zip(self.classes, row, strict=False):
+                own.update(_named(target))
+
+    def biased(self) -> tuple[Pass, list[Tensor]]:
+        """A pass that is cut at every layer that adds a bias, and those biases; kept."""
+        if self._biased is None:
+            found = bias_layers(self.model)
+            every = Pass(self.model, self.view, [layer for layer, _ in found], self.seeds)
+            self._biased = every, [bias for _, bias in found]
+        return self._biased
 
     def captures(self, row: Sequence[Target]) -> dict[Layer, LayerCapture]:
         """Every layer's activation and gradient for one target a picture."""
@@ -139,33 +157,57 @@ class Further:
             f"which {self.source.model.name} has not; use gradcam or hirescam"
         )
 
-    def scores_of_maps(self, variants: int, make: Make, probability: bool = False) -> Tensor:
+    def scores_of_maps(
+        self, variants: int, make: Make, probability: bool = False, shared: str = ""
+    ) -> Tensor:
         model, grid = self.source.model, self.layer.grid
-        found = self.logits.new_zeros(len(self.targets), variants)
-        for n in range(self.count):
+
+        def answers(n: int) -> Iterator[Tensor]:
             own = self.output[n : n + 1].detach()
-            with (
-                model.network.tail(self.source.view[n : n + 1], self.layer) as tail,
-                torch.no_grad(),
-            ):
-                for chosen in _chunks(variants, _HEAD_BATCH, found.device):
+            with model.network.tail(self.view[n : n + 1], self.layer) as tail, torch.no_grad():
+                for chosen in _chunks(variants, _HEAD_BATCH, own.device):
                     edited = grid.output(make(n, chosen), own.expand(len(chosen), *own.shape[1:]))
-                    logits = model.answers(tail(edited))
-                    found[n, chosen] = self._read(logits, n, probability)
-        return found
+                    yield model.answers(tail(edited))
 
-    def scores_of_views(self, variants: int, make: Make, probability: bool = False) -> Tensor:
+        return self._scores(answers, variants, probability, shared)
+
+    def scores_of_views(
+        self, variants: int, make: Make, probability: bool = False, shared: str = ""
+    ) -> Tensor:
+        def answers(n: int) -> Iterator[Tensor]:
+            with torch.no_grad():
+                for chosen in _chunks(variants, len(self.targets), self.view.device):
+                    yield self.source.model.logits(make(n, chosen))
+
+        return self._scores(answers, variants, probability, shared)
+
+    def _scores(
+        self,
+        answers: Callable[[int], Iterator[Tensor]],
+        variants: int,
+        probability: bool,
+        shared: str,
+    ) -> Tensor:
+        """(N, variants) from the logits of every picture's variants, in chunks."""
         found = self.logits.new_zeros(len(self.targets), variants)
         for n in range(self.count):
-            for chosen in _chunks(variants, len(self.targets), found.device):
-                with torch.no_grad():
-                    logits = self.source.model.logits(make(n, chosen))
-                found[n, chosen] = self._read(logits, n, probability)
+            target = self.targets[n]
+            wanted = self.source.classes[n] | _named(target)
+            key = (shared, self.layer, n)
+            if not shared or key not in self.source.kept:
+                columns = sorted(wanted)
+                parts = [self._read(logits, probability)[:, columns] for logits in answers(n)]
+                self.source.kept[key] = dict(
+                    zip(columns, torch.cat(parts)[:variants].T, strict=True)
+                )
+            by_class = self.source.kept[key]
+            for index, sign in ((target.index, 1), (target.against, -1)):
+                if index is not None:
+                    found[n] += sign * by_class[index]
         return found
 
-    def _read(self, logits: Tensor, picture: int, probability: bool) -> Tensor:
-        answers = self.source.model.probabilities(logits) if probability else logits
-        return targets.score(answers, [self.targets[picture]] * len(answers))
+    def _read(self, logits: Tensor, probability: bool) -> Tensor:
+        return self.source.model.probabilities(logits) if probability else logits
 
     def at(self, view: Tensor) -> LayerCapture:
         other = Pass(self.source.model, view, [self.layer], self.source.seeds)
@@ -178,11 +220,9 @@ class Further:
         return gradient.float()
 
     def bias_gradients(self) -> Iterator[Tensor]:
-        model = self.source.model
-        found = bias_layers(model)
-        every = Pass(model, self.view, [layer for layer, _ in found], self.source.seeds)
+        every, biases = self.source.biased()
         captures = every.captures(self.targets)
-        for layer, bias in found:
+        for layer, bias in zip(every.layers, biases, strict=True):
             yield captures[layer].gradient * bias[:, None, None]
 
     def attention_gradients(self) -> Iterator[Tensor]:
@@ -190,6 +230,10 @@ class Further:
 
     def tokens_to_grid(self, values: Tensor) -> Tensor:
         return token_grid(self.source.model, values.shape[1]).maps(values[:, :, None])[:, 0]
+
+
+def _named(target: Target) -> set[int]:
+    return {index for index in (target.index, target.against) if index is not None}
 
 
 def _chunks(count: int, size: int, device: torch.device) -> Iterator[Tensor]:

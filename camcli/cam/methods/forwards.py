@@ -24,7 +24,9 @@ def scorecam(capture: LayerCapture) -> Tensor:
     Known to get wrong: masked pictures are unlike any the network was trained on; the softmax
     over logits often leaves a few channels with all of the weight.
     """
-    scores = capture.further.scores_of_views(capture.activation.shape[1], _masked(capture))
+    scores = capture.further.scores_of_views(
+        capture.activation.shape[1], _masked(capture), shared="scorecam"
+    )
     return scores.softmax(dim=1)[:, :, None, None] * capture.activation
 
 
@@ -45,7 +47,7 @@ def ablationcam(capture: LayerCapture) -> Tensor:
         maps[range(len(channels)), channels] = 0
         return maps
 
-    without = capture.further.scores_of_maps(activation.shape[1], ablated)
+    without = capture.further.scores_of_maps(activation.shape[1], ablated, shared="ablationcam")
     weight = (score[:, None] - without) / score.abs()[:, None]
     return weight.where(score[:, None] != 0, 0.0)[:, :, None, None] * activation
 
@@ -73,7 +75,7 @@ def sscam(capture: LayerCapture) -> Tensor:
         return mask * further.view[picture]
 
     channels = capture.activation.shape[1]
-    scores = further.scores_of_views(channels * samples, noisy)
+    scores = further.scores_of_views(channels * samples, noisy, shared="sscam")
     weight = scores.reshape(-1, channels, samples).mean(dim=2).softmax(dim=1)
     return weight[:, :, None, None] * capture.activation
 
@@ -94,7 +96,7 @@ def iscam(capture: LayerCapture) -> Tensor:
         share = (variants % steps + 1) / steps
         return share[:, None, None, None] * masked(picture, variants // steps)
 
-    scores = capture.further.scores_of_views(channels * steps, faded)
+    scores = capture.further.scores_of_views(channels * steps, faded, shared="iscam")
     weight = scores.reshape(-1, channels, steps).mean(dim=2).softmax(dim=1)
     return weight[:, :, None, None] * capture.activation
 
@@ -149,7 +151,9 @@ def reciprocam(capture: LayerCapture) -> Tensor:
         kept[rows, :, places] = activation[picture].flatten(1).T[places]
         return kept.reshape(-1, channels, height, width)
 
-    chances = capture.further.scores_of_maps(height * width, alone, probability=True)
+    chances = capture.further.scores_of_maps(
+        height * width, alone, probability=True, shared="reciprocam"
+    )
     return chances.reshape(-1, height, width)
 
 
