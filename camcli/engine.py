@@ -124,7 +124,11 @@ class Engine:
 
     def _try_out(self) -> None:
         """What a method cannot be used on is said before any picture is read."""
-        cheap = [method for method in self.methods if method.needs != "forwards"]
+        # Any layer serves a gradient; further forward passes do too, and cost too much to try.
+        served = {"forwards"} if self.smooth else {"forwards", "gradient"}
+        cheap = [method for method in self.methods if method.needs not in served]
+        if not cheap:
+            return
         with self.prepared():
             trial = self._pass(synthetic_pictures(self.model), [0, 1])
             best = trial.logits.argmax(dim=1).tolist()
