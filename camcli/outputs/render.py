@@ -17,6 +17,7 @@ Blend = Literal["heat", "flat"]
 OverlayFormat = Literal["jpeg", "png", "webp"]
 EXTENSION: dict[OverlayFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 _UNSEEN_BRIGHTNESS = 0.55
+_COARSE = 128 * 128  # cells
 _QUALITY = 90
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -25,7 +26,8 @@ _TINY = float(np.finfo(np.float32).tiny)
 class Style:
     """What decides a drawing, and nothing that decides a map.
 
-    `scale` is the value drawn as hottest: a number, or `image` for each map's own maximum.
+    `scale` is the value drawn as hottest: a number, or `image` for each map's own maximum (on
+    maps of single pixels their 99th percentile).
     """
 
     colormap: str = "inferno"
@@ -79,11 +81,20 @@ def _levels(
     """
     finite = np.nan_to_num(cam, nan=0.0, posinf=0.0, neginf=0.0)
     shown = finite if style.signed else np.maximum(finite, 0)
-    hottest = float(np.abs(shown).max()) if style.scale == "image" else style.scale
+    hottest = _hottest(np.abs(shown)) if style.scale == "image" else style.scale
     heat = geometry.on_canvas(shown, size) / max(hottest, _TINY)
     if style.signed:
         heat = (heat + 1) / 2
     return (np.clip(heat, 0, 1) * 255 + 0.5).astype(np.uint8), hottest
+
+
+def _hottest(heat: npt.NDArray[np.float32]) -> float:
+    """A map's own scale: its maximum, or on a map of single pixels, where a few stand out so far
+    that nothing else could be seen, its 99th percentile.
+    """
+    if heat.size > _COARSE:
+        return float(np.quantile(heat, 0.99)) or float(heat.max())
+    return float(heat.max())
 
 
 def _opacity(alpha: float, blend: Blend, signed: bool) -> list[int]:

@@ -60,6 +60,20 @@ def test_the_hottest_place_has_the_hottest_colour() -> None:
     np.testing.assert_array_equal(overlay[1, 0], colormaps.table("inferno")[255])
 
 
+def test_on_a_map_of_single_pixels_one_that_stands_out_does_not_hide_the_others() -> None:
+    view = Geometry((200, 200), (200, 200), (0.0, 0.0, 200.0, 200.0))
+    cam = np.zeros((200, 200), np.float32)
+    cam[:, :10] = 1.0
+    cam[100, 100] = 1000.0
+    overlay = drawn(cam, HEAT, view)
+    hottest = colormaps.table("inferno")[255]
+    np.testing.assert_array_equal(overlay[50, 5], hottest)
+    np.testing.assert_array_equal(overlay[100, 100], hottest)
+    lone = np.zeros((200, 200), np.float32)
+    lone[100, 100] = 1000.0  # fewer than one in a hundred: the maximum after all
+    np.testing.assert_array_equal(drawn(lone, HEAT, view)[100, 100], hottest)
+
+
 def test_opacity_grows_with_the_heat_and_ends_at_alpha() -> None:
     cam = np.array([[0, 1, 2, 4]], np.float32)
     plane = Geometry((4, 1), (4, 1), (0.0, 0.0, 4.0, 1.0))
