@@ -98,7 +98,7 @@ def find_method(name: str) -> Method:
     try:
         return known[plain]
     except KeyError:
-        hint = did_you_mean(name, [*METHODS, ALL_GRADIENT]) or "."
+        hint = did_you_mean(plain, [*METHODS, ALL_GRADIENT]) or "."
         raise UsageError(f"no method '{name}'{hint} List them: camcli methods") from None
 
 
@@ -106,7 +106,7 @@ def find_methods(names: Iterable[str]) -> list[Method]:
     """The methods of those names, each once; `all-gradient` is all that share one backward pass."""
     found: dict[str, Method] = {}
     for name in names:
-        several = all_gradient() if name == ALL_GRADIENT else [find_method(name)]
+        several = all_gradient() if _plain(name) == _plain(ALL_GRADIENT) else [find_method(name)]
         found |= {method.name: method for method in several}
     return list(found.values())
 

@@ -13,16 +13,16 @@ def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def unit(maps: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Stretched from 0 to 1 over `dims`; what is the same everywhere becomes 0."""
+    """Stretched from 0 to 1 over `dims`; what is the same everywhere becomes 0, NaN stays."""
     low, high = maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
-    return ((maps - low) / (high - low)).where(high > low, 0.0)
+    return ((maps - low) / (high - low)).where(high != low, 0.0)
 
 
 def peaked(maps: Tensor) -> Tensor:
-    """Rectified and divided by their maximum, (N, h, w); an empty map stays empty."""
+    """Rectified and divided by their maximum, (N, h, w); an empty map stays empty, NaN stays."""
     shown = maps.relu()
     high = shown.amax((-2, -1), keepdim=True)
-    return (shown / high).where(high > 0, 0.0)
+    return (shown / high).where(high != 0, 0.0)
 
 
 def blurred(view: Tensor, reach: int, sigma: float) -> Tensor:

@@ -43,7 +43,10 @@ def first_kernel_component(maps: Tensor) -> Tensor:
     kernel = (rows @ rows.mT / channels + 1).tanh()
     centred = kernel - kernel.mean(dim=1, keepdim=True) - kernel.mean(dim=2, keepdim=True)
     values, vectors = torch.linalg.eigh(centred + kernel.mean(dim=(1, 2), keepdim=True))
-    component = vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    # No kernel value exceeds 1: eigenvalues this small are what rounding makes of equal places.
+    rounding = height * width * torch.finfo(kernel.dtype).eps
+    strength = values[:, -1:].where(values[:, -1:] > rounding, 0.0)
+    component = vectors[..., -1] * strength.sqrt()
     agreement = (component * rows.sum(dim=2)).sum(dim=1, keepdim=True)
     component = component * torch.where(agreement < 0, -1.0, 1.0)
     return _shown(component, finite, maps)

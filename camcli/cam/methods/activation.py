@@ -57,8 +57,10 @@ def fem(capture: LayerCapture) -> Tensor:
     """
     activation = capture.activation
     mean = activation.mean(dim=(2, 3), keepdim=True)
-    deviation = activation.std(dim=(2, 3), keepdim=True, correction=0)
-    return mean * (activation > mean + 2 * deviation)
+    # Compared as distances from the mean: a constant channel stays below whatever way it rounds.
+    above = activation - mean
+    deviation = above.square().mean(dim=(2, 3), keepdim=True).sqrt()
+    return mean * (above > 2 * deviation)
 
 
 @method(title="DFF", paper="arXiv 1806.10206", needs="activation")
@@ -81,7 +83,7 @@ def dff(capture: LayerCapture) -> Tensor:
 
 @method(title="random map", paper="baseline", needs="activation")
 def random(capture: LayerCapture) -> Tensor:
-    """L_ij uniform in [0, 1), seeded from the picture's SHA-256.
+    """L_ij = u_ij, uniform in [0, 1) and seeded from the picture's SHA-256.
 
     What any method has to be better than.
 

@@ -125,8 +125,9 @@ def eigengradcam(capture: LayerCapture) -> Tensor:
 
 @method(title="Finer-CAM", paper="arXiv 2501.11309", needs="gradient")
 def finercam(capture: LayerCapture) -> Tensor:
-    """Grad-CAM of y_c - g mean_d y_d, d the 3 classes whose logits are nearest to y_c, g = 0.6
-    (Zhang 2025, arXiv 2501.11309, several references with equal weights).
+    """L = sum_k a_k A_k, a_k = mean_ij of the gradient of y_c - g mean_d y_d, d the 3 classes whose
+    logits are nearest to y_c, g = 0.6: Grad-CAM of that difference (Zhang 2025, arXiv 2501.11309,
+    several references with equal weights).
 
     What tells a class from those that look like it. In a contrast A-B the references cancel, and
     the map is Grad-CAM's.
