@@ -40,14 +40,23 @@ def classify(zero: Tensor, once: Tensor, twice: Tensor, uniform_gradient: bool) 
     """The class of a head from its logits at A := 0, A and 2A, each (N, classes), N >= 2."""
     baseline = zero.mean(dim=0)
     change = float((once - zero).abs().max())
-    rounding = _ROUNDING * max(change, 1e-3 * float(once.abs().max()))
-    if float((zero - baseline).abs().max()) > rounding:
+    rounding = _rounding(zero, once)
+    if bypassed(zero, once):
         return Probe("bypassed", None, uniform_gradient)
     if float((twice - once).abs().max()) <= 10 * rounding < change:
         return Probe("scale_invariant", baseline, uniform_gradient)
     doubled = (twice - zero) - 2 * (once - zero)
     exact = float(doubled.abs().max()) <= rounding
     return Probe("exact" if exact else "first_order", baseline, uniform_gradient)
+
+
+def bypassed(zero: Tensor, once: Tensor) -> bool:
+    """Whether the logits at A := 0 still depend on the picture: something passes the layer by."""
+    return float((zero - zero.mean(dim=0)).abs().max()) > _rounding(zero, once)
+
+
+def _rounding(zero: Tensor, once: Tensor) -> float:
+    return _ROUNDING * max(float((once - zero).abs().max()), 1e-3 * float(once.abs().max()))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -12,11 +12,16 @@ import typer
 
 from camcli import config
 
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(config.Config)}
 
-def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+
+def with_settings(
+    names: Iterable[str], defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of these settings, in place of its `**flags`.
 
-    An option that is not given is None: the defaults belong to `config.resolve`.
+    An option that is not given is None: the defaults belong to `config.resolve`. `defaults` are
+    those in which the command differs from explain.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -24,7 +29,7 @@ def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Calla
         parameters = [
             p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        parameters += [_parameter(name) for name in names]
+        parameters += [_parameter(name, _DEFAULTS | dict(defaults or {})) for name in names]
         command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
         return command
@@ -32,13 +37,13 @@ def with_settings(names: Iterable[str]) -> Callable[[Callable[..., None]], Calla
     return decorate
 
 
-def _parameter(name: str) -> inspect.Parameter:
+def _parameter(name: str, defaults: Mapping[str, Any]) -> inspect.Parameter:
     option, kind = config.options()[name], config.kinds()[name]
     repeatable = get_origin(kind) is tuple or any(get_origin(k) is tuple for k in get_args(kind))
     plain: Any = list[str] if repeatable else bool if kind is bool else str
     info = typer.Option(
         *option.flags,
-        help=f"{option.help}{_default(name)}",
+        help=f"{option.help}{_default(defaults[name])}",
         rich_help_panel=option.panel,
         metavar=None if kind is bool else _metavar(name, option, kind),
         show_default=False,
@@ -61,8 +66,7 @@ def _metavar(name: str, option: config.Option, kind: Any) -> str:
     return name.upper()
 
 
-def _default(name: str) -> str:
-    default = next(f.default for f in dataclasses.fields(config.Config) if f.name == name)
+def _default(default: Any) -> str:
     if default is None or isinstance(default, bool) or default == ():
         return ""
     text = ",".join(default) if isinstance(default, tuple) else str(default)
@@ -76,9 +80,9 @@ def _completion(name: str, option: config.Option) -> Callable[[str], list[str]] 
         known: Iterable[str] = option.choices or ()
         if name == "method":
             from camcli.cam import methods
-            from camcli.registry import METHODS
+            from camcli.registry import ALL_GRADIENT, METHODS
 
-            known = METHODS if methods else ()
+            known = [*METHODS, ALL_GRADIENT] if methods else ()
         return [choice for choice in known if choice.startswith(incomplete)]
 
     return complete if option.choices or name == "method" else None

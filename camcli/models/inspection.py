@@ -6,7 +6,7 @@ it: a resumed run, a shard and a single picture all see the same probe.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from camcli.cam.grid import Grid, infer_grid
 from camcli.cam.layers import Layer, feature_maps, find_layer
-from camcli.cam.worth import Probe, classify
+from camcli.cam.worth import Probe, bypassed, classify
 from camcli.errors import ModelError, UsageError
 from camcli.models.loaded import LoadedModel
 
@@ -77,10 +77,20 @@ def bias_layers(model: LoadedModel) -> list[tuple[Layer, Tensor]]:
 
 
 def stages(model: LoadedModel, layers: Sequence[Layer], last: Layer) -> list[Layer]:
-    """The last feature map of every size up to `last`, from the finest to the coarsest."""
+    """The last feature map of every size up to `last`, as they are computed.
+
+    Of the outermost modules: the first convolutions of a stage still have the size of the one
+    before, but are only one path through it. Maps that the score does not depend on are left out.
+    """
     places = [layer for layer in layers[: layers.index(last)] if layer.grid.layout != "tokens"]
-    by_size = {(layer.grid.height, layer.grid.width): layer for layer in [*places, last]}
-    return sorted(by_size.values(), key=layers.index)
+    outermost_last = sorted(places, key=lambda layer: -layer.name.count("."))
+    by_size = {(layer.grid.height, layer.grid.width): layer for layer in [*outermost_last, last]}
+    chosen = sorted(by_size.values(), key=layers.index)
+    return [
+        layer
+        for layer, gradient in zip(chosen, _gradients(model, chosen), strict=True)
+        if gradient is not None and bool(gradient.any())
+    ]
 
 
 def default_layer(model: LoadedModel, layers: Sequence[Layer]) -> Layer:
@@ -93,7 +103,7 @@ def default_layer(model: LoadedModel, layers: Sequence[Layer]) -> Layer:
     if not late:
         raise ModelError(f"{model.name} has no feature map with more than one place to explain")
     for layer, gradient in reversed(list(zip(late, _gradients(model, late), strict=True))):
-        if gradient is not None and bool(layer.grid.maps(gradient).any()):
+        if _reaches(layer, gradient):
             return layer
     raise ModelError(
         f"the score of {model.name} ({model.weights}) depends on none of its layers: every "
@@ -110,7 +120,7 @@ def chosen_layers(model: LoadedModel, names: Sequence[str]) -> list[Layer]:
     ]
     distinct = list(dict.fromkeys(chosen))
     for layer, gradient in zip(distinct, _gradients(model, distinct), strict=True):
-        if gradient is None or not bool(layer.grid.maps(gradient).any()):
+        if not _reaches(layer, gradient):
             better = default_layer(model, layers).name
             raise UsageError(
                 f"the score of {model.name} does not depend on the places of '{layer.name}' "
@@ -121,25 +131,72 @@ def chosen_layers(model: LoadedModel, names: Sequence[str]) -> list[Layer]:
 
 def probe(model: LoadedModel, layer: Layer) -> Probe:
     """What the head after a layer does with A := 0, A and 2A (see `cam.worth.classify`)."""
+    x = synthetic_pictures(model)
     with model.network.prepared():
-        x = synthetic_pictures(model)
         once, (output,) = model.capture(x, [layer])
-        # Of every class at once: a ReLU after the layer may be open everywhere for one of them.
-        (gradient,) = torch.autograd.grad(once.square().sum(), [output])
-        with torch.no_grad():
-            zero = model.logits(x, {layer: torch.zeros_like})
-            twice = model.logits(x, {layer: lambda activation: 2 * activation})
+        (gradient,) = torch.autograd.grad(_every_class(once), [output])
+        return _probed(model, x, layer, once.detach(), gradient)
+
+
+def probes(model: LoadedModel, layers: Sequence[Layer]) -> Iterator[Probe | None]:
+    """The same for each of the layers, None where the score does not depend on its places.
+
+    Costs one recorded forward pass for all, and for every layer one forward pass of two pictures,
+    or two where nothing passes it by.
+    """
+    x = synthetic_pictures(model)
+    with model.network.prepared():
+        once, outputs = model.capture(x, layers)
+        score = once.max(dim=1).values.sum()
+        reached = _gradients_of(score, outputs, retain_graph=True)
+        gradients = _gradients_of(_every_class(once), outputs)
+        once = once.detach()
+        del outputs, score
+        for layer, own, every in zip(layers, reached, gradients, strict=True):
+            if every is None or not _reaches(layer, own):
+                yield None
+            else:
+                yield _probed(model, x, layer, once, every)
+
+
+def explainable(model: LoadedModel, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers on whose places the score depends."""
+    gradients = _gradients(model, layers)
+    return [layer for layer, g in zip(layers, gradients, strict=True) if _reaches(layer, g)]
+
+
+def _probed(model: LoadedModel, x: Tensor, layer: Layer, once: Tensor, gradient: Tensor) -> Probe:
+    with torch.no_grad():
+        zero = model.logits(x, {layer: torch.zeros_like})
+        # Where something passes the layer by, doubling it tells nothing more.
+        past = bypassed(zero, once)
+        twice = once if past else model.logits(x, {layer: lambda activation: 2 * activation})
     maps = layer.grid.maps(gradient).float()
     spread = (maps - maps.mean(dim=(2, 3), keepdim=True)).abs().max()
     uniform = bool(spread <= _UNIFORM * maps.abs().max()) and not layer.grid.prefix
-    return classify(zero, once.detach(), twice, uniform)
+    return classify(zero, once, twice, uniform)
+
+
+def _every_class(logits: Tensor) -> Tensor:
+    """A ReLU after the layer may be open everywhere for one class, and not for all at once."""
+    return logits.square().sum()
+
+
+def _reaches(layer: Layer, gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(layer.grid.maps(gradient).any())
 
 
 def _gradients(model: LoadedModel, layers: Sequence[Layer]) -> list[Tensor | None]:
     """The gradient of the predicted class's logit at each layer; None where there is no path."""
     with model.network.prepared():
         logits, outputs = model.capture(synthetic_pictures(model), layers)
-        if not logits.requires_grad:
-            return [None] * len(layers)
-        score = logits.max(dim=1).values.sum()
-        return list(torch.autograd.grad(score, outputs, allow_unused=True))
+        return _gradients_of(logits.max(dim=1).values.sum(), outputs)
+
+
+def _gradients_of(
+    score: Tensor, outputs: Sequence[Tensor], retain_graph: bool = False
+) -> list[Tensor | None]:
+    if not score.requires_grad:
+        return [None] * len(outputs)
+    found = torch.autograd.grad(score, outputs, allow_unused=True, retain_graph=retain_graph)
+    return list(found)

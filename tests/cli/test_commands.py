@@ -20,7 +20,6 @@ import pytest
 
 from camcli import __version__
 from camcli.cli.app import app
-from camcli.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
@@ -67,19 +66,6 @@ def test_every_help_ends_with_an_example_that_runs(
     assert "Traceback" not in done.stderr
 
 
-def test_methods_lists_every_method_and_prints_the_card_of_one(cli: Callable) -> None:
-    listed = cli("methods")
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(METHODS)
-    card = cli("methods", "hirescam").stdout
-    assert card.startswith("hirescam: HiResCAM, arXiv 2011.08891\nneeds: gradient; units: score\n")
-    assert "sum_k G_k * A_k" in card
-    wrong = cli("methods", "hirescan")
-    assert (wrong.status, wrong.stdout) == (2, "")
-    assert wrong.stderr == (
-        "camcli: no method 'hirescan'; did you mean 'hirescam'? List them: camcli methods\n"
-    )
-
-
 def test_models_lists_the_built_in_one_first_and_filters(cli: Callable) -> None:
     lines = cli("models").stdout.splitlines()
     assert re.split(r"\s{2,}", lines[0]) == ["efficientnet_lite0", "built in, works offline"]
@@ -94,20 +80,6 @@ def test_a_filter_that_matches_no_model_says_so(cli: Callable) -> None:
     assert done.status == 2
     assert done.stdout == ""
     assert done.stderr.startswith("camcli: no model's name contains 'resnext9000'")
-
-
-def test_layers_marks_the_default_one(cli: Callable) -> None:
-    done = cli("layers", "squeezenet1_1")
-    (star,) = (line for line in done.stdout.splitlines() if line.startswith("*"))
-    assert star.split()[:4] == ["*", "features", "13x13", "512"]
-    assert "of squeezenet1_1; --layer auto is features" in done.stderr
-    assert cli("layers", "squeezenet1_1", "--size", "64").stdout != done.stdout
-
-
-def test_layers_of_no_model_is_a_usage_error(cli: Callable) -> None:
-    done = cli("layers", "squeezenet9")
-    assert (done.status, done.stdout) == (2, "")
-    assert done.stderr.startswith("camcli: no model 'squeezenet9'; did you mean 'squeezenet1_")
 
 
 def test_doctor_says_what_is_there(cli: Callable) -> None:
