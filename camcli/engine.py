@@ -16,6 +16,7 @@ from camcli.cam.layers import Layer
 from camcli.cam.methods.gradient import hirescam
 from camcli.cam.targets import Choose, NoTargetError
 from camcli.cam.worth import COMPLETE, Probe, Worth, measured
+from camcli.errors import UsageError
 from camcli.images.decode import failure
 from camcli.models.inspection import (
     chosen_layers,
@@ -61,11 +62,11 @@ class Engine:
         layers: Sequence[str] = ("auto",),
         target: str = "predicted",
         batch_size: int = 16,
-        smooth: Sequence[Smoothing] = (),
+        smooth: Sequence[str] = (),
     ) -> None:
         self.model = model
         self.methods = find_methods(methods)
-        self.smooth = tuple(smooth)
+        self.smooth: tuple[Smoothing, ...] = smoothing.wanted(smooth)
         smoothing.check(self.methods, self.smooth)
         self.choose: Choose = targets.parse_target(target, model.classes)
         self.layers = chosen_layers(model, layers)
@@ -120,7 +121,14 @@ class Engine:
         """The layers of methods that fuse several: those asked for, or one of every size."""
         if len(self.layers) > 1:
             return self.layers
-        return stages(self.model, layers_of(self.model), self.layers[0])
+        last = self.layers[0]
+        found = stages(self.model, layers_of(self.model), last)
+        if len(found) < 2:
+            raise UsageError(
+                f"{self._scoped('layers')[0].name} fuses several layers, and {self.model.name} has "
+                f"maps of one size only up to '{last.name}'; name layers with --layer"
+            )
+        return found
 
     def _try_out(self) -> None:
         """What a method cannot be used on is said before any picture is read."""

@@ -128,16 +128,19 @@ def manifest_of(
             "labels_from": model.labels,
         },
         "preprocessing": dataclasses.asdict(model.preprocessing),
-        "methods": [method.name for method in engine.methods],
+        "methods": [
+            {"name": m.name, "needs": m.needs, "units": m.units, "scope": m.scope}
+            for m in engine.methods
+        ],
         "smoothing": engine.smooth,
         "layers": [
             {
                 "name": layer.name,
                 "grid": [layer.grid.height, layer.grid.width],
-                "score": engine.probes[layer].score,
-                "global_average_pooling": engine.probes[layer].pooled,
+                "score": known.score,
+                "global_average_pooling": known.pooled,
             }
-            for layer in engine.layers
+            for layer, known in engine.probes.items()
         ],
         "batch_size": engine.batch_size,
         "precision": "fp32",

@@ -89,6 +89,17 @@ def _explained_in_place(
         yield item if isinstance(item, Failure) else next(explained)
 
 
+def explained(
+    engine: Engine, refs: Iterable[ImageRef], settings: DecodeSettings, workers: int
+) -> Iterator[Explanation | Failure]:
+    """Decode files in threads and explain them: one outcome an input, in order."""
+    with ThreadPoolExecutor(workers) as pool:
+        yield from outcomes(
+            engine,
+            bounded_map(pool, lambda ref: decode(ref, settings), refs, 2 * engine.batch_size),
+        )
+
+
 def explain(
     pictures: Iterable[str | os.PathLike[str] | Image | npt.NDArray[np.uint8]],
     *,
@@ -96,14 +107,15 @@ def explain(
     method: str | Iterable[str] = "hirescam",
     layer: str | Iterable[str] = "auto",
     target: str = "predicted",
+    smooth: str | Iterable[str] = (),
     batch_size: int = DEFAULT_BATCH_SIZE,
     workers: int | None = None,
 ) -> Iterator[Explanation | Failure]:
     """Explain pictures, given as paths, PIL images or RGB arrays (H, W, 3), one by one in order.
 
     Yields one Explanation, or one Failure, a picture. The model is left as it was once the
-    iterator is used up or closed. Raises UsageError for a method, layer or class that does not
-    exist.
+    iterator is used up or closed. `smooth` is any of flip, scale and eigen. Raises UsageError for
+    a method, layer or class that does not exist.
     """
     from camcli.engine import Engine
     from camcli.models.opening import open_model
@@ -113,6 +125,7 @@ def explain(
         methods=[method] if isinstance(method, str) else list(method),
         layers=[layer] if isinstance(layer, str) else list(layer),
         target=target,
+        smooth=[smooth] if isinstance(smooth, str) else list(smooth),
         batch_size=batch_size,
     )
     settings = DecodeSettings(engine.model.preprocessing, None, DEFAULT_MAX_PIXELS)

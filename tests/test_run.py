@@ -98,7 +98,11 @@ def test_run_json_is_what_an_auditor_needs(images: Path, out: Path) -> None:
     assert run["camcli_version"]
     assert run["counts"]["done"] == summary.done == 5
     assert run["model"]["name"] == "squeezenet1_1"
-    assert (run["batch_size"], run["methods"]) == (2, ["hirescam", "gradcam"])
+    assert run["batch_size"] == 2
+    assert run["methods"] == [
+        {"name": name, "needs": "gradient", "units": "score", "scope": "layer"}
+        for name in ("hirescam", "gradcam")
+    ]
     assert run["layers"][0]["name"] == records[0]["explanations"][0]["layer"]
     assert run["preprocessing"]["size"] == [64, 64]
     assert run["config_hash"] == records[0]["config_hash"]

@@ -34,12 +34,16 @@ class Classes:
         """The label, or the index where labels are not known."""
         return self.labels[index] if self.labels else str(index)
 
-    def find(self, name: str) -> int:
-        """The index of a class given by index or label; UsageError where there is no such one."""
+    def named(self, name: str) -> list[int]:
+        """The indices of the classes of that index or label: data sets repeat some labels."""
         if name.isdecimal() and int(name) < self.count:
-            return int(name)
+            return [int(name)]
         wanted = name.casefold()
-        found = [i for i, label in enumerate(self.labels or ()) if label.casefold() == wanted]
+        return [i for i, label in enumerate(self.labels or ()) if label.casefold() == wanted]
+
+    def find(self, name: str) -> int:
+        """The index of a class given by index or label; UsageError where it is not one class."""
+        found = self.named(name)
         if len(found) == 1:
             return found[0]
         if found:
@@ -98,31 +102,23 @@ def _top_count(text: str, classes: Classes) -> int:
 
 def _parts(text: str, classes: Classes) -> list[str]:
     """Split at commas, except where the whole is one label that contains some."""
-    if _is_class(text, classes):
+    if classes.named(text):
         return [text]
     return [part for part in text.split(",") if part.strip()] or [text]
 
 
 def _combination(text: str, classes: Classes) -> Target:
     """A class, `-A`, or `A-B`; labels may contain hyphens, so every split is tried."""
-    if _is_class(text, classes):
+    if classes.named(text):
         return Target(classes.find(text))
     if text.startswith("-"):
         return Target(None, classes.find(text[1:].strip()))
     words = text.split("-")
     for cut in range(1, len(words)):
         plus, minus = "-".join(words[:cut]).strip(), "-".join(words[cut:]).strip()
-        if _is_class(plus, classes) and _is_class(minus, classes):
+        if classes.named(plus) and classes.named(minus):
             return Target(classes.find(plus), classes.find(minus))
     return Target(classes.find(text))
-
-
-def _is_class(name: str, classes: Classes) -> bool:
-    try:
-        classes.find(name)
-    except UsageError:
-        return False
-    return True
 
 
 def _folder_target(ref: ImageRef, classes: Classes) -> Target:

@@ -91,7 +91,7 @@ class Redraw:
 
     def _overlay_name(self, key: str, entry: Record) -> str:
         target = Target(entry["target"]["index"], entry["target"]["against"])
-        layer = entry["layer"] if len(self.run["layers"]) > 1 else None
+        layer = entry["layer"] if len(self.run["identity"]["layer"]) > 1 else None
         labels = self.run["labels"]
         form = self.style.overlay_format
         return paths.overlay_path(key, entry["method"], layer, target, labels, form).as_posix()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import camcli.cam.methods  # noqa: F401  (registers the methods)
 from camcli.cam.verdict import Verdict
 from camcli.cam.worth import Probe
 from camcli.records import Cam, Score, Target
+from camcli.registry import METHODS
 
 
 def cam(
@@ -18,22 +21,27 @@ def cam(
     layer: str = "layer4",
     completeness: float | None = None,
     location: float | None = None,
+    **changed: object,
 ) -> Cam:
     """A map that sums to `ratio` times the score change of 4, from a baseline of 1."""
-    return Cam(
+    made = Cam(
         method=method,
         layer=layer,
         target=Target(0),
         label="tabby",
         score=5.0,
-        cam=np.full((2, 2), ratio, np.float32),
+        cam=np.array([[2 * ratio, ratio], [ratio, 0]], np.float32),
         remainder=5.0 - 4 * ratio,
         outside_grid=0.0,
         baseline=1.0,
         completeness_error=completeness,
         location_error=location,
-        faithful=(completeness or 0) <= 1e-3 and (location or 0) <= 1e-3,
+        faithful=completeness is not None
+        and completeness <= 1e-3
+        and location is not None
+        and location <= 1e-3,
     )
+    return replace(made, **changed)
 
 
 def sentences(score: Score, *cams: Cam, pooled: bool = False) -> list[str]:
@@ -76,9 +84,9 @@ def test_a_single_first_order_map_is_not_called_a_range() -> None:
 
 def test_the_range_of_a_first_order_view_leaves_out_one_in_twenty_at_either_end() -> None:
     ratios = [-50.0, *np.linspace(1.5, 2.9, 98), 1000.0]
-    assert sentences("first_order", *map(cam, ratios)) == [
+    assert sentences("first_order", *map(cam, ratios))[0] == (
         "HiResCAM at 'layer4' is a first-order view: sums are 1.6\u20132.8\u00d7 the score change."
-    ]
+    )
 
 
 def test_a_normalisation_after_the_layer_is_explained() -> None:
@@ -124,6 +132,114 @@ def test_every_method_and_layer_has_its_sentence_in_the_order_of_the_maps(score:
         ("HiResCAM", "layer3"),
         ("Grad-CAM", "layer4"),
         ("Grad-CAM", "layer3"),
+    ]
+
+
+def test_where_no_map_changes_the_score_no_factor_is_given() -> None:
+    same = cam(0.5, score=1.0, remainder=-1.0)
+    assert sentences("first_order", same, same) == [
+        "HiResCAM at 'layer4' is a first-order view, and no map changes the score: it is the same "
+        "with the layer at zero."
+    ]
+
+
+def test_maps_that_add_up_to_nothing_are_still_given_their_factor() -> None:
+    nothing = cam(0.0, cam=np.array([[-1, 1]], np.float32))
+    assert sentences("first_order", nothing) == [
+        "HiResCAM at 'layer4' is a first-order view: sums are 0\u00d7 the score change."
+    ]
+
+
+BROKEN = np.array([[np.nan, 1.0]], np.float32)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_an_error_that_is_no_number_does_not_vanish_among_small_ones(place: int) -> None:
+    maps = [cam(completeness=1e-7, location=0.0) for _ in range(2)]
+    maps.insert(place, cam(cam=BROKEN, completeness=np.nan, location=np.nan, remainder=np.nan))
+    assert sentences("exact", *maps) == [
+        "2 of 3 HiResCAM maps at 'layer4' account for the class score exactly (largest error "
+        "1e-07). Not measured: 1 whose map or score is NaN or infinite.",
+        "1 of 3 maps is not finite (NaN or infinity) and cannot be read.",
+    ]
+
+
+def test_a_score_that_overflows_is_not_measured_though_the_map_is_finite() -> None:
+    over = cam(score=np.inf, remainder=np.inf, completeness=np.nan, location=0.1)
+    assert sentences("exact", over) == [
+        "0 of 1 HiResCAM maps at 'layer4' account for the class score exactly. Not measured: 1 "
+        "whose map or score is NaN or infinite."
+    ]
+    assert sentences("first_order", over, cam(1.5)) == [
+        "HiResCAM at 'layer4' is a first-order view: sums are 1.5\u00d7 the score change. Not "
+        "measured: 1 whose map or score is NaN or infinite."
+    ]
+    assert sentences("first_order", over) == [
+        "HiResCAM at 'layer4' is a first-order view. Not measured: 1 whose map or score is NaN or "
+        "infinite."
+    ]
+
+
+def test_ratios_that_are_no_numbers_take_no_room() -> None:
+    verdict = Verdict({"layer4": Probe("first_order", None, False)})
+    for _ in range(100):
+        verdict.add(cam(np.nan, cam=BROKEN))
+    (tally,) = verdict._tallies.values()
+    assert (tally.maps, tally.unmeasured, len(tally.ratios)) == (100, 100, 0)
+
+
+def test_maps_that_show_nothing_are_counted_over_the_run() -> None:
+    good = [cam(completeness=1e-7, location=0.0) for _ in range(94)]
+    negative = [cam(-1.0, method="scorecam") for _ in range(3)]
+    flat = [cam(method="gradcam", layer="layer3", cam=np.ones((2, 2), np.float32))] * 2
+    broken = [cam(method="fem", cam=BROKEN)]
+    assert sentences("exact", *good, *negative, *flat, *broken)[-3:] == [
+        "3 of 100 maps are negative everywhere: nothing speaks for the class there; see camcli "
+        "render --signed.",
+        "2 of 100 maps are the same everywhere: no place stands out.",
+        "1 of 100 maps is not finite (NaN or infinity) and cannot be read.",
+    ]
+
+
+def test_methods_in_other_units_share_one_line_that_claims_nothing() -> None:
+    others = [
+        cam(method=method, layer=layer, baseline=None, remainder=None)
+        for layer in ("layer4", "layer3")
+        for method in ("scorecam", "eigencam")
+    ]
+    exact = cam(completeness=1e-7, location=0.0)
+    assert sentences("exact", *others[:1], exact, *others[1:])[1:] == [
+        "Score-CAM, Eigen-CAM: not in units of the score; nothing is claimed about how much of it "
+        "they account for."
+    ]
+
+
+@pytest.mark.parametrize("score", ["exact", "first_order", "scale_invariant", "bypassed"])
+@pytest.mark.parametrize("method", [m.name for m in METHODS.values() if m.units == "score"])
+def test_every_method_in_score_units_has_its_sentence_wherever_it_is(
+    method: str, score: Score
+) -> None:
+    for layer in ("layer4", "input"):
+        (line,) = sentences(score, cam(1.5, method=method, layer=layer))
+        assert METHODS[method].title in line
+        assert f"'{layer}'" in line
+
+
+def test_methods_fused_from_several_layers_need_no_probe() -> None:
+    verdict = Verdict({})
+    verdict.add(cam(method="layercam_fusion", layer="layer3+layer4", baseline=None))
+    assert verdict.sentences() == [
+        "LayerCAM fusion: not in units of the score; nothing is claimed about how much of it they "
+        "account for."
+    ]
+
+
+def test_smoothed_maps_are_promised_nothing() -> None:
+    unknown = {"baseline": None, "remainder": None, "smoothing": ("flip", "scale")}
+    smoothed = [cam(method=name, **unknown) for name in ("hirescam", "layercam", "gradcam")]
+    assert sentences("exact", *smoothed) == [
+        "Maps are smoothed (--smooth flip,scale): no guarantee of any method holds for them, and "
+        "nothing is claimed about how much of the score they account for."
     ]
 
 

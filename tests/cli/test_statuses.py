@@ -193,7 +193,7 @@ def test_overwrite_starts_over(images: Path, tmp_path: Path, camcli: Callable) -
     camcli("explain", images / "rocket.jpg", "-o", out, "-m", "gradcam", "--overwrite", check=0)
     names = [path.name for path in (out / "maps").rglob("*.npz")]
     assert names == ["rocket.jpg.npz"]
-    assert json.loads((out / "run.json").read_bytes())["methods"] == ["gradcam"]
+    assert json.loads((out / "run.json").read_bytes())["identity"]["method"] == ["gradcam"]
 
 
 def test_dry_run_lists_and_writes_nothing(images: Path, tmp_path: Path, camcli: Callable) -> None:
