@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check bench clean
+.PHONY: help install demo test test-slow test-peers check bench theorem clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,10 @@ $(VENV)/.dev-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)/.bench-installed: $(VENV)/.dev-installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	@touch $@
+
 install: $(VENV)/.installed ## create .venv and install camcli, as constraints.txt pins it
 
 demo: $(VENV)/.installed ## explain the sample photographs, offline
@@ -28,10 +32,13 @@ demo: $(VENV)/.installed ## explain the sample photographs, offline
 	@echo "Look at the pictures in $(CURDIR)/demo-output/overlays"
 
 test: $(VENV)/.dev-installed ## run the everyday tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not peers"
 
 test-slow: $(VENV)/.dev-installed ## run the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+test-peers: $(VENV)/.bench-installed ## compare with pytorch-grad-cam, torchcam and captum
+	$(BIN)/python -m pytest -m peers
 
 check: $(VENV)/.dev-installed ## lint, types, import contract, then the everyday tests
 	$(BIN)/ruff format --check .
@@ -42,6 +49,9 @@ check: $(VENV)/.dev-installed ## lint, types, import contract, then the everyday
 
 bench: $(VENV)/.dev-installed ## measure what explaining costs beside a plain forward pass
 	$(BIN)/python -m tests.benchmarks.engine
+
+theorem: $(VENV)/.dev-installed ## measure which methods show the places that a network used
+	$(BIN)/python -m tests.benchmarks.theorem
 
 clean: ## remove what make created
 	rm -rf $(VENV) demo-output build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
