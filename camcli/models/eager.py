@@ -12,15 +12,19 @@ from torch import Tensor, nn
 from camcli.cam.layers import Layer, ModuleCall
 from camcli.errors import ModelError
 from camcli.models.attention import recorded_attention
+from camcli.models.calls import CallTrace, State, state_of
 from camcli.models.loaded import Edit, Edits
+from camcli.models.output import logits_of
 from camcli.models.tail import replayed
 
 
 class EagerNetwork:
     """A `Network` around an `nn.Module`, which stays as it was found."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, output: str | int | None = None) -> None:
         self.module = module
+        self.output = output
+        """Which of several answers holds the logits: a key, an attribute or a place."""
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -42,7 +46,7 @@ class EagerNetwork:
             for layer, edit in edits.items():
                 module = self.module.get_submodule(layer.module)
                 hooks.enter_context(module.register_forward_hook(_on_call(layer, edit)))
-            return logits_of(self.module(x))
+            return logits_of(self.module(x), self.output)
 
     @contextmanager
     def tail(self, x: Tensor, layer: Layer) -> Iterator[Edit]:
@@ -58,7 +62,7 @@ class EagerNetwork:
         again = replayed(self.module, x, layer)
 
         def short(output: Tensor) -> Tensor:
-            return logits_of(again(output))
+            return logits_of(again(output), self.output)
 
         def whole(output: Tensor) -> Tensor:
             return self.run(x.expand(len(output), *x.shape[1:]), {layer: lambda _: output.clone()})
@@ -102,56 +106,32 @@ class EagerNetwork:
 
     def calls(self, x: Tensor) -> list[ModuleCall]:
         """Every module call that returned a tensor, from one forward pass without gradients."""
-        trace = _Trace()
+        own = _Hooks()
         with ExitStack() as hooks, torch.no_grad():
             for name, module in self.module.named_modules():
                 if name:
-                    hooks.enter_context(module.register_forward_pre_hook(trace.enter))
-                    hooks.enter_context(module.register_forward_hook(trace.leave(name)))
+                    hooks.enter_context(module.register_forward_pre_hook(own.enter))
+                    hooks.enter_context(module.register_forward_hook(own.leave(name)))
             self.module(x)
-        return trace.calls
+        return own.trace.calls
 
 
-class _Trace:
-    """Collects module calls. A tensor's version tells whether it was modified in place."""
+class _Hooks:
+    """Hooks that trace the calls of modules."""
 
     def __init__(self) -> None:
-        self.calls: list[ModuleCall] = []
-        self._inputs: list[tuple[Any, int]] = []
-        self._previous: tuple[Any, int] = (None, 0)
-        self._counts: dict[str, int] = {}
+        self.trace = CallTrace()
+        self._given: list[State] = []
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._inputs.append(_state(args[0] if args else None))
+        self._given.append(state_of(args[0] if args else None))
 
     def leave(self, name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            given = self._inputs.pop()
-            count = self._counts[name] = self._counts.get(name, -1) + 1
-            now = _state(output)
-            if now[0] is not None:
-                self.calls.append(
-                    ModuleCall(
-                        name=name,
-                        type=type(module).__name__,
-                        call=count,
-                        shape=tuple(now[0].shape),
-                        same=_is(now, self._previous),
-                        changed=not _is(now, given),
-                        parametric=next(module.parameters(recurse=False), None) is not None,
-                    )
-                )
-            self._previous = now
+            parametric = next(module.parameters(recurse=False), None) is not None
+            self.trace.left(name, type(module).__name__, parametric, self._given.pop(), output)
 
         return hook
-
-
-def _state(value: Any) -> tuple[Any, int]:
-    return (value, value._version) if isinstance(value, Tensor) else (None, 0)
-
-
-def _is(one: tuple[Any, int], other: tuple[Any, int]) -> bool:
-    return one[0] is not None and one[0] is other[0] and one[1] == other[1]
 
 
 def _on_call(layer: Layer, edit: Edit) -> Any:
@@ -168,11 +148,3 @@ def _on_call(layer: Layer, edit: Edit) -> Any:
         return edit(output)
 
     return hook
-
-
-def logits_of(output: Any) -> Tensor:
-    """The logits (N, classes) among whatever a model returns."""
-    if isinstance(output, Tensor) and output.dim() == 2:
-        return output
-    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise ModelError(f"the model returned {got}; one tensor of logits (N, classes) is needed")

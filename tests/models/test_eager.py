@@ -244,17 +244,20 @@ class Small(nn.Module):
 class Several(Small):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         logits = super().forward(x)
-        return logits, logits
+        return logits, logits[:, :3]
 
 
 def test_a_model_that_returns_no_logits_is_refused_in_one_sentence() -> None:
-    for module, got in ((nn.Conv2d(3, 4, 3), "(3, 4, 62, 62)"), (Several(), "tuple")):
+    needed = "one tensor of logits (N, classes) is needed"
+    which = "any of which may be the logits; say which with --output-key NAME or --output-index K"
+    for module, sentence in (
+        (nn.Conv2d(3, 4, 3), f"the model returned (3, 4, 62, 62); {needed}"),
+        (Several(), f"the model returned tuple (0 (3, 10), 1 (3, 3)), {which}"),
+    ):
         model = as_model(module, CLASSES)
         with pytest.raises(ModelError) as caught:
             model.logits(batch(model))
-        assert str(caught.value) == (
-            f"the model returned {got}; one tensor of logits (N, classes) is needed"
-        )
+        assert str(caught.value) == sentence
 
 
 def test_a_layer_that_does_not_run_is_an_error_that_names_it() -> None:
