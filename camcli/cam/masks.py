@@ -9,17 +9,20 @@ from torch import Tensor
 
 def enlarged(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, h, w) -> (N, C, H, W), bilinear, half-pixel centres."""
-    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    wide = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    # Rounding must not leave the range: `unit` would stretch it into a picture of a constant map.
+    return wide.clamp(maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True))
 
 
 def unit(maps: Tensor, dims: tuple[int, ...] = (-2, -1)) -> Tensor:
-    """Stretched from 0 to 1 over `dims`; what is the same everywhere becomes 0, NaN stays."""
+    """Stretched from 0 to 1 over `dims`; what is the same everywhere becomes 0."""
     low, high = maps.amin(dims, keepdim=True), maps.amax(dims, keepdim=True)
-    return ((maps - low) / (high - low)).where(high != low, 0.0)
+    extent = high - low  # NaN of what is infinite, which is not to look empty
+    return ((maps - low) / extent).where(extent != 0, 0.0)
 
 
 def peaked(maps: Tensor) -> Tensor:
-    """Rectified and divided by their maximum, (N, h, w); an empty map stays empty, NaN stays."""
+    """Rectified and divided by their maximum, (N, h, w); an empty map stays empty."""
     shown = maps.relu()
     high = shown.amax((-2, -1), keepdim=True)
     return (shown / high).where(high != 0, 0.0)
