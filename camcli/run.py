@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from camcli.cam.verdict import Verdict
-from camcli.errors import NoInputsError, OutputError, UsageError
+from camcli.errors import OutputError, UsageError
 from camcli.images.decode import DecodeSettings, decode, facts_of
 from camcli.images.discover import OUTPUTS, Walk
 from camcli.job import Job, Json, identity_of, manifest_of, now, request_of
@@ -56,14 +56,7 @@ class Run:
         self.job = job
         self.summary = Summary()
         self._walk = Walk(job.inputs)
-        refs = self._walk.refs()
-        first = next(refs, None)
-        if first is None:
-            raise NoInputsError(
-                f"no pictures found ({self._walk.ignored} other files ignored); "
-                "name a picture, or a folder that holds some"
-            )
-        self._refs = itertools.chain([first], refs)
+        self._refs = self._walk.some()
 
     def stop(self, reason: str) -> None:
         """Read no more inputs; what is in flight is finished and recorded."""

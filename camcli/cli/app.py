@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import camcli
-from camcli.cli import config, doctor, explain, layers, methods, models, render
+from camcli.cli import compare, config, doctor, explain, layers, methods, models, render
 from camcli.cli.console import complain
 from camcli.errors import CamcliError
 
@@ -34,6 +34,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
 for name, command in (
     ("explain", explain.command),
     ("render", render.command),
+    ("compare", compare.command),
     ("models", models.command),
     ("layers", layers.command),
     ("methods", methods.command),

@@ -71,7 +71,7 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
         inputs=Inputs(inputs, chosen.files_from, chosen.null, chosen.include, chosen.exclude),
         output=chosen.output,
         model=ModelRequest(
-            chosen.model, chosen.weights, chosen.labels, chosen.device, _overrides(chosen)
+            chosen.model, chosen.weights, chosen.labels, chosen.device, overrides_of(chosen)
         ),
         methods=chosen.method,
         layers=chosen.layer,
@@ -118,7 +118,7 @@ def scale_value(text: str) -> float:
     return value
 
 
-def _overrides(chosen: Config) -> dict[str, Any]:
+def overrides_of(chosen: Config) -> dict[str, Any]:
     """The preprocessing flags that were given, as fields of Preprocessing."""
     given = {name: getattr(chosen, name) for name in _PREPARING}
     fields = {name: value for name, value in given.items() if value is not None}

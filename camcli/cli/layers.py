@@ -2,42 +2,211 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camcli.cli.console import say
+from camcli.cli.console import complain, progress, say
+from camcli.config import Config
+from camcli.images.decode import own_pillow
+from camcli.images.discover import Inputs, Walk
+from camcli.registry import METHODS
+
+if TYPE_CHECKING:
+    from camcli.cam.layers import Layer
+    from camcli.models.loaded import LoadedModel
+    from camcli.probing import LayerProbe, LayerWorth, Spread
+
+_FAILURES = 3
+_SHOWN = 12
 
 
 def command(
     model: Annotated[str, typer.Argument(help="A model; see camcli models.")],
     weights: Annotated[
-        str, typer.Option(help="As for explain; layers do not depend on them.")
-    ] = "none",
+        str | None,
+        typer.Option(
+            help="As for explain. The layers do not depend on them, classes and errors "
+            "do. (default: none, that is random; the built-in model's own)",
+            metavar="DEFAULT|NAME|FILE|none",
+        ),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(help="Side of the network's view in pixels.", min=1)
     ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            help="Measure on these pictures and folders, repeatable, how far "
+            "maps at the last layers account for the score.",
+            metavar="PICTURE",
+        ),
+    ] = None,
+    all_layers: Annotated[
+        bool, typer.Option("--all", help=f"With --probe: every layer, not the last {_SHOWN}.")
+    ] = False,
+    no_probe: Annotated[
+        bool,
+        typer.Option(
+            "--no-probe",
+            help="Leave out the classes, which cost one or two "
+            "forward passes of two pictures for every layer.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a layer.")] = False,
 ) -> None:
-    """List the layers of a model that can be explained, with grid and channels.
+    """List the layers of a model that can be explained: grid, channels, what follows, type.
 
     A star marks the one that --layer auto takes. A layer that is called several times is NAME:K
-    for its K-th call. Names in brackets are other names of the same map.
+    for its K-th call. Names in brackets are other names of the same map. What follows a layer is
+    exact (maps can account for the whole score), first_order, scale_invariant or bypassed; a dash
+    marks layers on whose places the score does not depend.
 
     Example: camcli layers efficientnet_lite0
-    """
+    """  # fmt: skip
     from camcli.models import builtin
-    from camcli.models.inspection import default_layer, layers_of
     from camcli.models.opening import open_model
 
     overrides: dict[str, Any] = {} if size is None else {"size": (size, size), "resize": size}
-    chosen = "DEFAULT" if model == builtin.NAME else weights
+    chosen = weights or ("DEFAULT" if model == builtin.NAME else "none")
+    refs = Walk(Inputs(tuple(probe))).some() if probe else None
     loaded = open_model(model, weights=chosen, device="cpu", **overrides)
-    layers = layers_of(loaded)
-    default = default_layer(loaded, layers)
+    if refs is None:
+        _list(loaded, not no_probe, as_json)
+        return
+    from camcli.probing import LayerProbe, candidates
+
+    own_pillow()
+    probing = LayerProbe(loaded, candidates(loaded, None if all_layers else _SHOWN))
+    failed = 0
+    with progress(quiet=False, wanted=True) as bar:
+        for failure in probing.measure(refs, Config.max_pixels):
+            bar.advance()
+            if failure is not None:
+                failed += 1
+                complain(f"{failure.ref.path}: {failure.message}")
+    _measured(probing, as_json)
+    raise typer.Exit(_FAILURES if failed else 0)
+
+
+def _list(model: LoadedModel, classes: bool, as_json: bool) -> None:
+    from camcli.models.inspection import default_layer, layers_of, probes
+
+    layers = layers_of(model)
+    default = default_layer(model, layers)
     width = max(len(layer.name) for layer in layers)
-    for layer in layers:
-        mark = "*" if layer == default else " "
+    found = probes(model, layers) if classes else (None for _ in layers)
+    for layer, own in zip(layers, found, strict=True):
+        score = own.score if own is not None else None
+        if as_json:
+            known = {"score": score} if classes else {}
+            print(json.dumps(_facts(layer, layer == default) | known))
+            continue
         others = f"  ({', '.join(layer.names[1:])})" if layer.names[1:] else ""
-        grid, channels = str(layer.grid), layer.grid.channels
-        print(f"{mark} {layer.name:<{width}}  {grid:>9}  {channels:>5}  {layer.type}{others}")
-    say(f"camcli: {len(layers)} layers of {loaded.name}; --layer auto is {default.name}")
+        column = f"{score or '-':<15}  " if classes else ""
+        print(f"{_start(layer, layer == default, width)}  {column}{layer.type}{others}", flush=True)
+    say(f"camcli: {len(layers)} layers of {model.name}; --layer auto is {default.name}")
+    if classes:
+        _say_weights(model)
+
+
+def _start(layer: Layer, default: bool, width: int) -> str:
+    mark = "*" if default else " "
+    return f"{mark} {layer.name:<{width}}  {layer.grid!s:>9}  {layer.grid.channels:>5}"
+
+
+def _facts(layer: Layer, default: bool) -> dict[str, Any]:
+    return {
+        "layer": layer.name,
+        "names": layer.names,
+        "type": layer.type,
+        "grid": [layer.grid.height, layer.grid.width],
+        "channels": layer.grid.channels,
+        "default": default,
+    }
+
+
+def _say_weights(model: LoadedModel) -> None:
+    say(f"camcli: what follows each layer was probed with weights {model.weights}")
+    if model.weights.startswith("none"):
+        say("camcli: fresh weights have no biases, so that much looks exact that is not with "
+            "trained ones; give --weights")  # fmt: skip
+
+
+def _measured(probing: LayerProbe, as_json: bool) -> None:
+    records = probing.records()
+    if as_json:
+        for record in records:
+            print(json.dumps(_facts(record.layer, record.default) | _figures(record)))
+    else:
+        for line in _table(records):
+            print(line)
+    model, pictures = probing.engine.model, records[-1].pictures
+    say(f"camcli: {len(records)} layers of {model.name}, the predicted class of {pictures:,} "
+        "pictures; error: |score change - sum of the map| / score change")  # fmt: skip
+    say(f"camcli: {_conclusion(records)}")
+    _say_weights(model)
+
+
+def _figures(record: LayerWorth) -> dict[str, Any]:
+    def spreads(values: dict[str, Spread | None]) -> dict[str, Any]:
+        return {name: None if s is None else vars(s) for name, s in values.items()}
+
+    return {
+        "score": record.score,
+        "pictures": record.pictures,
+        "completeness_error": spreads(record.completeness_error),
+        "sum_over_score_change": spreads(record.ratio),
+    }
+
+
+def _table(records: Iterable[LayerWorth]) -> Iterable[str]:
+    records = list(records)
+    width = max(len("layer"), *(len(record.layer.name) for record in records))
+    errors = records[0].completeness_error
+    titles = "".join(f"  {METHODS[name].title + ' error':<17}" for name in errors)
+    yield f"{'':{width + 37}}{titles}  sum / score change"
+    columns = "".join(f"  {'median':>7}  {'largest':>8}" for _ in errors)
+    yield f"  {'layer':<{width}}  {'grid':>9}  {'chan.':>5}  {'class':<15}{columns}  HiResCAM"
+    for record in records:
+        line = f"{_start(record.layer, record.default, width)}  {record.score:<15}"
+        for spread in record.completeness_error.values():
+            median, high = ("-", "-") if spread is None else (_short(spread.median),
+                                                              _short(spread.high))  # fmt: skip
+            line += f"  {median:>7}  {high:>8}"
+        yield f"{line}  {_ratio(record)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def _ratio(record: LayerWorth) -> str:
+    """`1.5–2.9×` where the sums are not the score change."""
+    spread = record.ratio["hirescam"]
+    if record.score != "first_order" or spread is None:
+        return "-"
+    low, high = _short(spread.low), _short(spread.high)
+    return f"{low}×" if low == high else f"{low}–{high}×"
+
+
+def _conclusion(records: list[LayerWorth]) -> str:
+    """Up to where the network can be explained exactly, and what one layer earlier costs."""
+    records = [record for record in records if record.score != "bypassed"] or records
+    exact = len(records)
+    while exact and records[exact - 1].score == "exact":
+        exact -= 1
+    if exact == len(records):
+        last = records[-1]
+        return f"maps at {last.layer.name} cannot account for the score exactly: {last.score}"
+    text = f"maps can account for the score exactly from {records[exact].layer.name} on"
+    if exact == 0:
+        return f"{text}, the earliest layer measured"
+    before = records[exact - 1]
+    cost = f"sums are {_ratio(before)} the score change"
+    return f"{text}; at {before.layer.name} before it, {before.score}" + (
+        f", {cost}" if before.score == "first_order" else ""
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from camcli.errors import UsageError
+from camcli.errors import NoInputsError, UsageError
 from camcli.records import ImageRef
 
 EXTENSIONS = frozenset({
@@ -19,6 +20,8 @@ EXTENSIONS = frozenset({
 })  # fmt: skip
 # What a run keeps in its output directory.
 OUTPUTS = ("json", "maps", "overlays")
+# How the pages that `camcli compare` draws are named: no pictures either.
+COMPARISON = ".compare.png"
 # Leaves room in a 255-byte name for method, layer, target and extension.
 _LONGEST_NAME = 160
 
@@ -62,6 +65,17 @@ class Walk:
         for source in lists:
             for path in _listed(source, self.inputs.null_separated):
                 yield from self._named(path)
+
+    def some(self) -> Iterator[ImageRef]:
+        """The same; NoInputsError, at once, where there is none."""
+        refs = self.refs()
+        first = next(refs, None)
+        if first is None:
+            raise NoInputsError(
+                f"no pictures found ({self.ignored} other files ignored); "
+                "name a picture, or a folder that holds some"
+            )
+        return itertools.chain([first], refs)
 
     def _named(self, path: str) -> Iterator[ImageRef]:
         """A path the user named: always tried, unless a filter excludes it or it came before."""
@@ -130,7 +144,7 @@ class Walk:
 
 def is_image_name(name: str) -> bool:
     """Whether a folder's file of this name counts as a picture."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.endswith(COMPARISON)
 
 
 def _entries(folder: str, relative: str) -> Iterator[tuple[os.DirEntry[str], str]]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from camcli.images.discover import COMPARISON
 from camcli.outputs.render import EXTENSION, OverlayFormat
 from camcli.records import Target
 
@@ -22,6 +23,11 @@ def json_path(key: str) -> Path:
 def npz_path(key: str) -> Path:
     """`maps/<key>.npz`"""
     return Path("maps", key + ".npz")
+
+
+def comparison_path(key: str) -> Path:
+    """`<key>.compare.png`"""
+    return Path(key + COMPARISON)
 
 
 def overlay_path(

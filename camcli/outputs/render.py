@@ -52,7 +52,8 @@ def draw(
     Opacity grows with the heat (`heat`), so that the photo stays readable where nothing is
     claimed, or is the same everywhere (`flat`). What the network did not see is dimmed.
     """
-    levels, hottest = _levels(cam, geometry, canvas.size, style)
+    top = hottest(cam, style)
+    levels = _levels(_shown(cam, style), geometry, canvas.size, top, style.signed)
     colours = Image.fromarray(levels)
     mask = colours.point(_opacity(style.alpha, style.blend, style.signed))
     colours = colours.convert("P")
@@ -60,7 +61,7 @@ def draw(
     overlay = Image.composite(colours.convert("RGB"), canvas, mask)
     overlay = _dim_unseen(overlay, canvas, geometry)
     if style.caption:
-        return _with_caption(overlay, caption, hottest, style)
+        return _with_caption(overlay, caption, top, style)
     return overlay
 
 
@@ -72,20 +73,39 @@ def save(picture: Image.Image, file: BinaryIO, overlay_format: OverlayFormat) ->
         picture.save(file, overlay_format, quality=_QUALITY)
 
 
+def hottest(cam: npt.NDArray[np.float32], style: Style) -> float:
+    """The value that is drawn in the hottest colour."""
+    return _hottest(np.abs(_shown(cam, style))) if style.scale == "image" else style.scale
+
+
+def colour_bar(style: Style, size: tuple[int, int]) -> Image.Image:
+    """The colours from the coldest to the hottest."""
+    ramp = Image.frombytes("P", (256, 1), bytes(range(256)))
+    ramp.putpalette(_palette(style.colormap, style.signed))
+    return ramp.convert("RGB").resize(size)
+
+
+def _shown(cam: npt.NDArray[np.float32], style: Style) -> npt.NDArray[np.float32]:
+    finite = np.nan_to_num(cam, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite if style.signed else np.maximum(finite, 0)
+
+
 def _levels(
-    cam: npt.NDArray[np.float32], geometry: Geometry, size: tuple[int, int], style: Style
-) -> tuple[npt.NDArray[np.uint8], float]:
-    """Heat as levels 0 to 255, (height, width), and the value of the hottest level.
+    shown: npt.NDArray[np.float32],
+    geometry: Geometry,
+    size: tuple[int, int],
+    top: float,
+    signed: bool,
+) -> npt.NDArray[np.uint8]:
+    """Heat as levels 0 to 255, (height, width).
 
     The map is rectified, then interpolated, as the field does it.
     """
-    finite = np.nan_to_num(cam, nan=0.0, posinf=0.0, neginf=0.0)
-    shown = finite if style.signed else np.maximum(finite, 0)
-    hottest = _hottest(np.abs(shown)) if style.scale == "image" else style.scale
-    heat = geometry.on_canvas(shown, size) / max(hottest, _TINY)
-    if style.signed:
+    heat = geometry.on_canvas(shown, size) / max(top, _TINY)
+    if signed:
         heat = (heat + 1) / 2
-    return (np.clip(heat, 0, 1) * 255 + 0.5).astype(np.uint8), hottest
+    levels: npt.NDArray[np.uint8] = (np.clip(heat, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return levels
 
 
 def _hottest(heat: npt.NDArray[np.float32]) -> float:
@@ -121,7 +141,7 @@ def _dim_unseen(overlay: Image.Image, canvas: Image.Image, geometry: Geometry) -
     return dimmed
 
 
-def _with_caption(overlay: Image.Image, text: str, hottest: float, style: Style) -> Image.Image:
+def _with_caption(overlay: Image.Image, text: str, value: float, style: Style) -> Image.Image:
     """A line of text and a colour bar below the overlay."""
     text = " ".join(text.split())  # Pillow measures one line
     height = max(28, overlay.height // 16)
@@ -131,13 +151,11 @@ def _with_caption(overlay: Image.Image, text: str, hottest: float, style: Style)
     pen = ImageDraw.Draw(out)
     middle = overlay.height + height // 2
     bar = (max(60, overlay.width // 5), max(6, height // 3))
-    ramp = Image.frombytes("P", (256, 1), bytes(range(256)))
-    ramp.putpalette(_palette(style.colormap, style.signed))
-    top = f"{hottest:.3g}"
+    top = f"{value:.3g}"
     right = overlay.width - 6 - round(pen.textlength(top, font=font))
-    low = f"{-hottest:.3g}" if style.signed else "0"
+    low = f"{-value:.3g}" if style.signed else "0"
     pen.text((right, middle), top, "black", font, anchor="lm")
-    out.paste(ramp.convert("RGB").resize(bar), (right - 4 - bar[0], middle - bar[1] // 2))
+    out.paste(colour_bar(style, bar), (right - 4 - bar[0], middle - bar[1] // 2))
     pen.text((right - 8 - bar[0], middle), low, "black", font, anchor="rm")
     room = right - 16 - bar[0] - round(pen.textlength(low, font=font))
     while text and pen.textlength(text, font=font) > room - 6:

@@ -17,7 +17,7 @@ from camcli.outputs.render import Style
 from camcli.records import Cam, Explanation, Failure
 
 # Errors of the output as a whole; any other concerns the one file being written.
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DirectorySink:
         try:
             return self._write(outcome)
         except OSError as error:
-            if error.errno in _FATAL:
+            if error.errno in FATAL:
                 raise output_error(self.directory, error) from error
             facts = outcome.facts if isinstance(outcome, Failure) else outcome.image.facts
             failed = failure(outcome.ref, facts, error, "write")

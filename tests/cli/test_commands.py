@@ -24,7 +24,7 @@ from camcli.cli.app import app
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
-COMMANDS = [["explain"], ["render"], ["models"], ["layers"], ["methods"], ["doctor"],
+COMMANDS = [["explain"], ["render"], ["compare"], ["models"], ["layers"], ["methods"], ["doctor"],
             ["config", "show"]]  # fmt: skip
 
 
