@@ -10,9 +10,7 @@ from camcli.cam.grid import Grid, infer_grid
 from camcli.errors import UsageError, did_you_mean
 
 # Modules that move, thin out or average a map but do not make one.
-_NOT_A_SOURCE = re.compile(
-    r"pool|dropout|droppath|stochasticdepth|flatten|identity|partition|swapaxes", re.IGNORECASE
-)
+_NOT_A_SOURCE = re.compile(r"pool|dropout|droppath|stochasticdepth|flatten|identity", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
