@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,6 +26,15 @@ Batch = list[tuple[Tensor, Tensor]]
 
 every_method = pytest.mark.parametrize("name", REPLICAS)
 PAIRS = [(name, case) for name, cases in golden.MAPS.items() for case in cases]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small are only slowed down by threads that wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def cam_of(name: str, batch: Batch, view: tuple[int, int] = VIEW) -> Tensor:
