@@ -84,18 +84,12 @@ class EagerNetwork:
         """Biases of modules, and what batch normalisation adds: beta - mu gamma / sigma."""
         found = {}
         for name, module in self.module.named_modules():
-            bias = getattr(module, "bias", None)
-            if not isinstance(bias, Tensor) or bias.dim() != 1:
-                continue
-            bias = bias.detach()
-            if (
-                isinstance(module, nn.modules.batchnorm._BatchNorm)
-                and module.running_var is not None
-            ):
-                assert module.running_mean is not None
-                scale = module.weight.detach() / (module.running_var + module.eps).sqrt()
-                bias = bias - module.running_mean * scale
-            found[name] = bias
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                bias = _shift(module)
+            else:
+                bias = getattr(module, "bias", None)
+            if isinstance(bias, Tensor) and bias.dim() == 1:
+                found[name] = bias.detach()
         return found
 
     @contextmanager
@@ -132,6 +126,14 @@ class _Hooks:
             self.trace.left(name, type(module).__name__, parametric, self._given.pop(), output)
 
         return hook
+
+
+def _shift(norm: nn.modules.batchnorm._BatchNorm) -> Tensor | None:
+    """What a batch norm of kept statistics adds; without an affine part, gamma is 1 and beta 0."""
+    if norm.running_mean is None or norm.running_var is None:
+        return norm.bias
+    centre = -norm.running_mean * (norm.running_var + norm.eps).rsqrt()
+    return centre * norm.weight + norm.bias if norm.affine else centre
 
 
 def _on_call(layer: Layer, edit: Edit) -> Any:

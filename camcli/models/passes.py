@@ -57,7 +57,10 @@ class Pass:
     def captures(self, row: Sequence[Target]) -> dict[Layer, LayerCapture]:
         """Every layer's activation and gradient for one target a picture."""
         score = targets.score(self.logits, row)
-        gradients = torch.autograd.grad(score.sum(), self.outputs, retain_graph=True)
+        # Zeros for a layer that the score does not depend on, such as an unused branch.
+        gradients = torch.autograd.grad(
+            score.sum(), self.outputs, retain_graph=True, materialize_grads=True
+        )
         found = {}
         for layer, output, gradient in zip(self.layers, self.outputs, gradients, strict=True):
             grid, a, g = layer.grid, output.detach().float(), gradient.float()

@@ -37,8 +37,10 @@ def ablationcam(capture: LayerCapture) -> Tensor:
     sign, so that a negative score does not turn the map around).
 
     Cost: one run of what follows the layer for every channel.
-    Guaranteed: where the head is linear in the means of A, it is HiResCAM up to a factor.
-    Known to get wrong: channels that say the same cover for each other, and both get no weight.
+    Guaranteed: where the head is linear in A, w_k is the sum of what HiResCAM gives the channel,
+    over |y|.
+    Known to get wrong: a strong channel counts twice, in its weight and in its map; channels that
+    say the same cover for each other, and both get no weight.
     """
     activation, score = capture.activation, capture.further.score
 
