@@ -150,3 +150,21 @@ def test_the_location_error_is_the_distance_of_unit_maps(cam, reference, distanc
 def test_each_picture_has_its_own_location_error() -> None:
     error = location_error(maps([1, 0, 0, 0], [1, 0, 0, 0]), maps([5, 0, 0, 0], [0, 1, 0, 0]))
     torch.testing.assert_close(error, torch.tensor([0.0, 2**0.5]))
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+@pytest.mark.parametrize("which", range(3))
+def test_logits_that_are_no_numbers_are_never_taken_for_exact(broken: float, which: int) -> None:
+    once = torch.randn(2, 3, generator=torch.Generator().manual_seed(5))
+    logits = [torch.zeros(2, 3), once, 2 * once]
+    assert classify(*logits, uniform_gradient=False).score == "exact"
+    logits[which] = logits[which].clone()
+    logits[which][0, 0] = broken
+    assert classify(*logits, uniform_gradient=False).score not in ("exact", "scale_invariant")
+
+
+def test_an_error_that_is_no_number_stays_one() -> None:
+    nan, one = torch.tensor([float("nan")]), torch.ones(1)
+    for values in ((nan, one, one, one), (one, nan, one, one), (2 * one, one, nan, one)):
+        assert completeness_error(*values).isnan().all()
+    assert location_error(maps([float("nan"), 0, 0, 0]), maps([1, 0, 0, 0])).isnan().all()
