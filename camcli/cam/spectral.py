@@ -64,7 +64,7 @@ def strongest_factor(maps: Tensor, rank: int, updates: int) -> Tensor:
         places = places * (matrix @ parts.mT) / (places @ (parts @ parts.mT)).clamp(min=tiny)
     length = parts.norm(dim=2)
     best = (places.norm(dim=1) * length).argmax(dim=1)
-    rows = torch.arange(len(maps), device=maps.device)
+    rows = torch.arange(len(maps), device=matrix.device)
     component = places[rows, :, best] * length[rows, best, None]
     return _shown(component, finite, maps)
 
@@ -86,6 +86,7 @@ def _start(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
 def _matrices(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Places by channels, (N, h w, C) in float64; and which pictures are finite, others zero."""
+    maps = maps.cpu() if maps.device.type == "mps" else maps  # which has no float64
     finite = maps.flatten(1).isfinite().all(dim=1)
     return maps.where(finite[:, None, None, None], 0.0).flatten(2).mT.double(), finite
 
@@ -93,4 +94,4 @@ def _matrices(maps: Tensor) -> tuple[Tensor, Tensor]:
 def _shown(component: Tensor, finite: Tensor, maps: Tensor) -> Tensor:
     """One value a place, (N, h w) -> (N, h, w); what was not finite is not shown as if it were."""
     heat = component.where(finite[:, None], torch.nan)
-    return heat.reshape(len(maps), *maps.shape[2:]).to(maps.dtype)
+    return heat.reshape(len(maps), *maps.shape[2:]).to(maps.dtype).to(maps.device)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @method(title="LayerCAM fusion", paper="IEEE TIP 2021", needs="gradient", scope="layers")
 def layercam_fusion(captures: Sequence[LayerCapture]) -> Tensor:
     """L = max_l up(tanh(2 M_l / max M_l)), M_l = relu of LayerCAM on layer l, up bilinear to the
-    finest layer (Jiang 2021, eqs. 9-10, IEEE TIP 30, 10.1109/TIP.2021.3089943; the paper scales
+    finest layer (Jiang 2021, eq. 9, IEEE TIP 30, 10.1109/TIP.2021.3089943; the paper scales
     the maps of shallow layers only, here all are scaled alike).
 
     Cost: one forward pass recorded from the first of the layers on, and one gradient.
