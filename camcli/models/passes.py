@@ -197,13 +197,12 @@ class Further:
             target = self.targets[n]
             wanted = self.source.classes[n] | _named(target)
             key = (shared, self.layer, n)
-            if not shared or key not in self.source.kept:
+            by_class = self.source.kept.get(key, {}) if shared else {}
+            if not wanted <= by_class.keys():
                 columns = sorted(wanted)
                 parts = [self._read(logits, probability)[:, columns] for logits in answers(n)]
-                self.source.kept[key] = dict(
-                    zip(columns, torch.cat(parts)[:variants].T, strict=True)
-                )
-            by_class = self.source.kept[key]
+                by_class = dict(zip(columns, torch.cat(parts)[:variants].T, strict=True))
+                self.source.kept[key] = by_class
             for index, sign in ((target.index, 1), (target.against, -1)):
                 if index is not None:
                     found[n] += sign * by_class[index]

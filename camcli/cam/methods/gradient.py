@@ -155,7 +155,7 @@ def shapleycam(capture: LayerCapture) -> Tensor:
     y_c + log p_c, p the softmax of the logits (Cai 2025, arXiv 2501.06261: a Shapley value by the
     second-order expansion of what removing a part of A does; the utility is its ReST).
 
-    Cost: two gradients of the head and one Hessian-vector product.
+    Cost: a second forward pass, two gradients of the head and one Hessian-vector product.
     Guaranteed: nothing about the logit: the map is of another utility.
     Known to get wrong: places, as Grad-CAM does. With the plain logit it would be Grad-CAM on any
     network of ReLUs, whose curvature is zero; the utility is what makes the difference.
