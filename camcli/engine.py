@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from camcli import smoothing
-from camcli.cam import targets
+from camcli.cam import smoothing, targets
 from camcli.cam.capture import LayerCapture
 from camcli.cam.layers import Layer
 from camcli.cam.methods.gradient import hirescam

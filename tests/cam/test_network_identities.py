@@ -20,7 +20,7 @@ from camcli.models.loaded import LoadedModel, recording
 from camcli.models.passes import Pass
 from camcli.records import Target
 from camcli.registry import METHODS
-from camcli.smoothing import cam_of
+from camcli.cam.smoothing import cam_of
 from tests.conftest import as_model, live_in, noise_pictures
 
 CLASSES, SIZE, COUNT = 5, 16, 3

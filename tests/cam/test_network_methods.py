@@ -18,7 +18,7 @@ from camcli.models.loaded import LoadedModel, recording
 from camcli.models.passes import Pass
 from camcli.records import Decoded, Explanation, Target
 from camcli.registry import METHODS
-from camcli.smoothing import cam_of
+from camcli.cam.smoothing import cam_of
 from tests.cam import network_golden as golden
 from tests.cam.handmade import Array, Case, Convolutional, Transformer
 from tests.cam.network_replicas import REPLICAS
