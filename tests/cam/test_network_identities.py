@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from camcli.cam.capture import LayerCapture
 from camcli.cam.layers import find_layer
+from camcli.cam.smoothing import cam_of
 from camcli.engine import Engine
 from camcli.errors import ModelError, UsageError
 from camcli.models.inspection import input_layer, layers_of
@@ -20,7 +21,6 @@ from camcli.models.loaded import LoadedModel, recording
 from camcli.models.passes import Pass
 from camcli.records import Target
 from camcli.registry import METHODS
-from camcli.cam.smoothing import cam_of
 from tests.conftest import as_model, live_in, noise_pictures
 
 CLASSES, SIZE, COUNT = 5, 16, 3

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
 from camcli.cam.layers import find_layer
+from camcli.cam.smoothing import cam_of
 from camcli.engine import Engine
 from camcli.models.inspection import input_layer, layers_of
 from camcli.models.loaded import LoadedModel, recording
 from camcli.models.passes import Pass
 from camcli.records import Decoded, Explanation, Target
 from camcli.registry import METHODS
-from camcli.cam.smoothing import cam_of
 from tests.cam import network_golden as golden
 from tests.cam.handmade import Array, Case, Convolutional, Transformer
 from tests.cam.network_replicas import REPLICAS
