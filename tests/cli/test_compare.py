@@ -93,10 +93,9 @@ def test_classes_are_columns_and_layers_too(
     assert page_in(tmp_path / "classes").width > page_in(tmp_path / "layers").width
 
 
-def test_signed_pages_are_blue_where_the_evidence_is_against(
-    cli: Callable, tmp_path: Path, picture: Callable[..., Path], pages: list[Explanation]
-) -> None:
-    arguments = ["compare", picture("a.png"), *SMALL, "-m", "hirescam", "--target=-5"]
+def test_signed_pages_are_blue_where_the_evidence_is_against(cli: Callable, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), "gray").save(tmp_path / "a.png")
+    arguments = ["compare", tmp_path / "a.png", *SMALL, "-m", "hirescam", "--target=-5"]
     blue = colormaps.diverging()[0].astype(int)
     nearest = []
     for flag in ("--signed", "--rectified"):
