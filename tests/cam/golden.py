@@ -208,14 +208,14 @@ MAPS: dict[str, list[Case]] = {
             [[1.05, 0], [1.025, 0.1]],
             rounded=True,
         ),
-        # importances 1, 2, 11, -5; of the first three the quantile is 2 + 0.8 * 9 = 9.2;
+        # importances 1, 2, 11, -20; of the first three the quantile is 2 + 0.8 * 9 = 9.2;
         # 2 becomes 0.1 + 0.9 * 1/8.2
         Case(
             [
                 ([[[1, 0]]], [[[1, 1]]]),
                 ([[[0, 1]]], [[[2, 2]]]),
                 ([[[1, 0]]], [[[11, 11]]]),
-                ([[[0, 1]]], [[[-5, -5]]]),
+                ([[[0, -1]]], [[[-20, -20]]]),
             ],
             [[1.1, 0.1 + 0.9 / 8.2]],
             rounded=True,
