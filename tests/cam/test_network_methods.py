@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
+from camcli.cam.capture import LayerCapture
 from camcli.cam.layers import find_layer
 from camcli.cam.smoothing import cam_of
 from camcli.engine import Engine
@@ -155,3 +157,18 @@ def test_a_method_gives_the_map_worked_out_by_hand(name: str) -> None:
     # Group-CAM's blur is taken as even there, which its 3 taps are to 1e-4.
     tolerance = 1e-3 if name == "groupcam" else 1e-5
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_smooth_grad_cam_pp_has_no_pole_where_the_third_power_is_negative() -> None:
+    """G of the four views is 2, 2, 2, -3 and A is 14: D1 = 3/4, D2 = 21/4, D3 = -3/4, so that
+    2 D2 + S D3 is zero. Rectified, alpha is 1/2 and the map 14 * 1/2 * 3/4.
+    """
+    gradients = iter([2.0, 2.0, 2.0, -3.0])
+    further = SimpleNamespace(
+        view=torch.zeros(1, 3, 2, 2),
+        count=1,
+        generator=lambda picture, variant: torch.Generator().manual_seed(variant),
+        at=lambda view: SimpleNamespace(gradient=torch.full((1, 1, 1, 1), next(gradients))),
+    )
+    capture = LayerCapture(torch.full((1, 1, 1, 1), 14.0), torch.zeros(1), torch.zeros(1), further)
+    assert float(cam_of(METHODS["smoothgradcampp"], capture, ())) == 5.25
