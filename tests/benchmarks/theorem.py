@@ -1,13 +1,14 @@
 """The theorem of HiResCAM's paper, measured: which methods show the places that a network used.
 
-    python -m tests.benchmarks.theorem [PHOTOS…] [--size N] [--count N] [--costly N]
+    python -m tests.benchmarks.theorem [PHOTOS…] [--size N] [--count N] [--tried N]
 
 The paper's networks: global average pooling is left out, and the feature maps A go, place by place,
 into one linear layer. What a place added to the score is then known: w * A summed over channels;
 for DenseNet, which rectifies its features first, w * relu(A). The figure is the L2 distance between
 a method's raw map and that map, both of unit length; orthogonal maps are 1.41 apart.
 PHOTOS are files and folders; without any, those of CAMCLI_PHOTOS, else the samples. Methods that
-run the network again and again are tried on the first few of them.
+run the network again and again are tried on the first few of them; SS-CAM and IS-CAM, ten times as
+costly as Score-CAM, only where `--try` names them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from tests.conftest import as_model, live_in
 
 NETWORKS = {"resnet34": "ResNet-34-v", "densenet121": "DenseNet-121-v"}
 CHEAP = [*(method.name for method in all_gradient()), "shapleycam", "random"]
-COSTLY = ["ablationcam", "reciprocam", "scorecam", "groupcam"]
+COSTLY = ["smoothgradcampp", "ablationcam", "reciprocam", "groupcam", "scorecam"]
 CLASSES = 20
 BATCH = 16
 
@@ -141,13 +142,14 @@ def main() -> None:
     parser.add_argument("photos", nargs="*", default=[os.environ.get("CAMCLI_PHOTOS", "samples")])
     parser.add_argument("--size", type=int, default=224, help="of the view, a multiple of 32")
     parser.add_argument("--count", type=int, default=100, help="pictures")
-    parser.add_argument("--costly", type=int, default=3, help="pictures for methods of many passes")
+    parser.add_argument("--tried", type=int, default=3, help="pictures for methods of many passes")
+    parser.add_argument("--try", dest="costly", nargs="+", default=COSTLY, help="those methods")
     options = parser.parse_args()
     rows: dict[str, list[str]] = defaultdict(list)
     for name in NETWORKS:
         case = Case(name, options.size, photos(options.photos, options.count))
         count = len(case.pictures)
-        several = case.distances(COSTLY, min(options.costly, count))
+        several = case.distances(options.costly, min(options.tried, count))
         for method, found in (case.distances(CHEAP, count) | several).items():
             rows[method] += [str(len(found))] if not rows[method] else []
             rows[method] += [_figure(sum(found) / len(found)), _figure(max(found))]
