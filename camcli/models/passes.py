@@ -15,6 +15,7 @@ from camcli.cam.guided import Rectified
 from camcli.cam.layers import Layer
 from camcli.errors import ModelError, UsageError
 from camcli.models.attention import attention_gradients, token_grid
+from camcli.models.eager import EagerNetwork
 from camcli.models.inspection import bias_layers, input_layer
 from camcli.models.loaded import LoadedModel
 from camcli.records import Target
@@ -79,8 +80,10 @@ class Pass:
             with Rectified(rule) as rectified:
                 logits, (view,) = self.model.capture(self.view, [source])
             if rule != "plain" and not rectified.count:
+                modules = isinstance(self.model.network, EagerNetwork)
+                shown = "has no ReLU" if modules else "shows no ReLU from inside its graph"
                 raise UsageError(
-                    f"{self.model.name} has no ReLU, which guided backpropagation and deconvnet "
+                    f"{self.model.name} {shown}, which guided backpropagation and deconvnet "
                     "are rules for; use gradient_x_input"
                 )
             if not torch.allclose(logits, self.logits, rtol=1e-3, atol=1e-4, equal_nan=True):
