@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from camcli.cam.layers import Layer, ModuleCall
-from camcli.errors import ModelWarning, UsageError
+from camcli.errors import ModelError, ModelWarning, UsageError
 from camcli.models.batches import filled, in_chunks, rows_at_a_time
 from camcli.models.calls import CallTrace, State, state_of
 from camcli.models.loaded import Edit, Edits
@@ -50,6 +50,7 @@ class ScriptNetwork:
         self.module, self.output, self.name = module, output, name
         self._defaults = arguments_beyond_the_image(module, name)
         self._graph = TappedGraph(module, device, name)
+        self._differentiable: set[Layer] = set()
         self._functions: dict[frozenset[int], Any] = {}
         self._traced_batch = traced_batch
         self._rows: int | None = None
@@ -105,7 +106,16 @@ class ScriptNetwork:
     def run(self, x: Tensor, edits: Edits) -> Tensor:
         """Logits of one forward pass with the given layers' outputs replaced."""
         rows = self._rows_of(x)
-        return self._whole(x, edits) if rows is None else in_chunks(self._whole, x, edits, rows)
+        logits = self._whole(x, edits) if rows is None else in_chunks(self._whole, x, edits, rows)
+        if logits.requires_grad and not self._differentiable.issuperset(edits):
+            operator = _underived(logits)
+            if operator:
+                raise ModelError(
+                    f"{operator} in {self.name} has no derivative; export it again with gradients "
+                    "enabled, or explain a layer behind it (camcli layers lists them)"
+                )
+            self._differentiable |= set(edits)
+        return logits
 
     @contextmanager
     def tail(self, x: Tensor, layer: Layer) -> Iterator[Edit]:
@@ -224,6 +234,24 @@ def open_script(
     return ScriptNetwork(
         load(path, device), device, output, name=path.name, traced_batch=shape[0] if shape else 1
     )
+
+
+def _underived(logits: Tensor) -> str:
+    """The name of an operator in the recorded graph that cannot be differentiated, or nothing."""
+    seen: set[Any] = set()
+    found: list[Any] = [logits.grad_fn]
+    while found:
+        node = found.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name().endswith("NotImplemented"):
+            try:
+                node(logits.detach())
+            except RuntimeError as error:  # "derivative for aten::... is not implemented"
+                return next((word for word in str(error).split() if "::" in word), "an operator")
+        found += [following for following, _ in node.next_functions]
+    return ""
 
 
 def _in_short(error: RuntimeError) -> RuntimeError:

@@ -50,7 +50,7 @@ FORMS = ("traced", "scripted", "frozen")
 
 def small_vit() -> nn.Module:
     return models.VisionTransformer(
-        image_size=64, patch_size=16, num_layers=3, num_heads=3, hidden_dim=48, mlp_dim=96,
+        image_size=64, patch_size=16, num_layers=3, num_heads=4, hidden_dim=48, mlp_dim=96,
         num_classes=CLASSES,
     )  # fmt: skip
 
@@ -373,6 +373,47 @@ def test_methods_that_look_into_python_modules_say_what_they_need(method, senten
     file = replace(small(), network=ScriptNetwork(traced(small()), CPU))
     with pytest.raises(UsageError, match=sentence):
         Engine(file, methods=[method], batch_size=2)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_encoders_traced_without_gradients_get_them_back(first: bool) -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Conv2d(3, 32, 16, 16)
+            self.block = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True, norm_first=first)
+            self.fc = nn.Linear(32, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.block(self.patch(x).flatten(2).transpose(1, 2)).mean(dim=1))
+
+    torch.manual_seed(0)
+    model = as_model(live_in(Encoder()), CLASSES)
+    with torch.no_grad():
+        module = traced(model)
+    assert "aten::_transformer_encoder_layer_fwd" in str(module.inlined_graph)
+    file = replace(model, network=ScriptNetwork(module, CPU))
+    assert_same_maps(maps(file, "patch"), maps(model, "patch"))
+
+
+def test_a_transformer_traced_without_gradients_is_explained_before_its_last_attention() -> None:
+    module = script("vit", "traced")
+    assert "aten::_native_multi_head_attention" in str(module.inlined_graph)
+    file = replace(eager("vit"), network=ScriptNetwork(module, CPU))
+    layers = layers_of(file)
+    assert default_layer(file, layers).name == "encoder.layers.encoder_layer_2.ln_1"
+
+
+def test_an_operator_without_a_derivative_is_an_error_that_names_it() -> None:
+    class Underived(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            features = self.more(self.relu(self.conv(x)))
+            return self.fc((features * torch.heaviside(features, features)).mean(dim=(2, 3)))
+
+    module = traced(as_model(Underived().eval(), CLASSES))
+    file = replace(small(), network=ScriptNetwork(module, CPU))
+    with pytest.raises(ModelError, match=r"^aten::heaviside in the model has no derivative; "):
+        maps(file, "auto")
 
 
 def test_a_file_that_needs_more_than_a_picture_is_refused() -> None:
