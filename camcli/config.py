@@ -68,12 +68,28 @@ class Config:
         "predicted", "-t --target",
         "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE.", WHAT)
     model: str = setting(
-        "efficientnet_lite0", "--model", "Model; see camcli models.", MODEL)
+        "efficientnet_lite0", "--model",
+        "A name (camcli models), timm:NAME, a file, or module:callable.", MODEL,
+        metavar="NAME|FILE|…")
     weights: str = setting(
         "DEFAULT", "--weights", "DEFAULT, an entry's name, a state-dict file, or none (random).",
         MODEL, metavar="DEFAULT|NAME|FILE|none")
     labels: str | None = setting(
         None, "--labels", "Class names: imagenet1k, or a .txt, .json or .csv file.", MODEL)
+    arch: str | None = setting(
+        None, "--arch", "Architecture of a file of weights; without it, told from their names.",
+        MODEL, metavar="NAME|timm:NAME")
+    trust_model: bool = setting(
+        False, "--trust-model/--no-trust-model", "Let a model file run code of its own.", MODEL)
+    output_key: str | None = setting(
+        None, "--output-key", "Where the logits are in what the model returns.", MODEL,
+        metavar="NAME")
+    output_index: int | None = setting(
+        None, "--output-index", "The same, by place.", MODEL)
+    activation: str = setting(
+        "auto", "--activation", "How logits become probabilities: one of many classes (softmax) "
+        "or each for itself (sigmoid; auto for a single logit).", MODEL,
+        choices=("auto", "softmax", "sigmoid"))
     device: str = setting("auto", "--device", "auto, cpu, cuda[:N] or mps.", MODEL)
     files_from: tuple[str, ...] = setting(
         (), "--files-from", "A file that lists paths, or - for stdin.", INPUT, split=False,

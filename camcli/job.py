@@ -55,7 +55,9 @@ def request_of(job: Job) -> Json:
 
     Files stand by size and time, packages by version: where these agree, so do the maps.
     """
-    files = [job.model.weights, job.model.labels or "", job.target.removeprefix("csv:")]
+    named = job.model.name  # a file, or a callable in one
+    files = [named, named.rpartition(":")[0], job.model.weights, job.model.labels or ""]
+    files.append(job.target.removeprefix("csv:"))
     model = dataclasses.asdict(job.model)
     del model["device"]
     return {
@@ -82,6 +84,7 @@ def identity_of(job: Job, engine: Engine) -> Json:
         "weights": model.weights_sha256 or model.weights,
         "labels": manifest.digest({"labels": model.classes.labels}),
         "activation": model.activation,
+        "output": job.model.output,
         "preprocessing": recipe,
         "method": [method.name for method in engine.methods],
         "layer": [layer.name for layer in engine.layers],
@@ -126,6 +129,7 @@ def manifest_of(
             "weights_sha256": model.weights_sha256,
             "activation": model.activation,
             "labels_from": model.labels,
+            "remarks": model.remarks,
         },
         "preprocessing": dataclasses.asdict(model.preprocessing),
         "methods": [

@@ -30,6 +30,13 @@ class ModelRequest:
     device: str = "auto"
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the fields of Preprocessing."""
+    arch: str | None = None
+    """The architecture of a file that holds weights only."""
+    trust: bool = False
+    """Whether opening the file may run code that it holds."""
+    output: str | int | None = None
+    """Where the logits are in what the model returns: a key, an attribute or a place."""
+    activation: Literal["auto", "softmax", "sigmoid"] = "auto"
 
 
 @dataclass(frozen=True)

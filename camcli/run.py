@@ -46,6 +46,8 @@ class Summary:
     seconds: float = 0.0
     stopped: str | None = None
     """Why the run ended before its inputs did."""
+    remarks: tuple[str, ...] = ()
+    """What was assumed about the model."""
     verdict: list[str] = field(default_factory=list)
 
 
@@ -132,16 +134,11 @@ class Run:
     def _engine(self, before: Json | None) -> Engine:
         """Open the model; its maps must be those that are already in the directory."""
         from camcli.engine import Engine
-        from camcli.models.opening import open_model
+        from camcli.models.opening import open_request
 
-        job, request = self.job, self.job.model
-        model = open_model(
-            request.name,
-            weights=request.weights,
-            labels=request.labels,
-            device=request.device,
-            **request.preprocessing,
-        )
+        job = self.job
+        model = open_request(job.model)
+        self.summary.remarks = model.remarks
         kept = before["batch_size"] if before else DEFAULT_BATCH_SIZE
         engine = Engine(
             model,

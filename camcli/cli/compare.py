@@ -14,8 +14,9 @@ import typer
 
 from camcli import config as settings
 from camcli.cli.console import complain, progress, say, shown
-from camcli.cli.explain import overrides_of, style_of
+from camcli.cli.explain import style_of
 from camcli.cli.options import with_settings
+from camcli.cli.request import OPENING, model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
 from camcli.images.decode import DecodeSettings, failure, own_pillow
@@ -31,10 +32,10 @@ from camcli.records import Explanation, Failure, ImageRef
 if TYPE_CHECKING:
     from camcli.engine import Engine
 
-_SETTINGS = ("method", "layer", "smooth", "target", "model", "weights", "labels", "device",
-             "files_from", "null", "include", "exclude", "output", "colormap", "alpha", "blend",
-             "scale", "overlay_size", "size", "resize", "mean", "std", "interpolation", "fit",
-             "workers", "max_pixels", "quiet", "progress")  # fmt: skip
+_SETTINGS = ("method", "layer", "smooth", "target", "model", "weights", "labels", *OPENING,
+             "device", "files_from", "null", "include", "exclude", "output", "colormap", "alpha",
+             "blend", "scale", "overlay_size", "size", "resize", "mean", "std", "interpolation",
+             "fit", "workers", "max_pixels", "quiet", "progress")  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
     "method": ("hirescam", "gradcam", "gradcampp", "layercam", "xgradcam", "eigencam"),
     "output": Path("camcli-compare"),
@@ -98,10 +99,9 @@ def command(
 
 def _engine(chosen: Config) -> Engine:
     from camcli.engine import Engine
-    from camcli.models.opening import open_model
+    from camcli.models.opening import open_request
 
-    model = open_model(chosen.model, weights=chosen.weights, labels=chosen.labels,
-                       device=chosen.device, **overrides_of(chosen))  # fmt: skip
+    model = open_request(model_request(chosen))
     return Engine(model, methods=chosen.method, layers=chosen.layer, target=chosen.target,
                   batch_size=_BATCH, smooth=chosen.smooth)  # fmt: skip
 

@@ -19,6 +19,7 @@ import camcli
 from camcli import config as settings
 from camcli.cli.console import Progress, complain, progress, say, shown
 from camcli.cli.options import with_settings
+from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
 from camcli.images.decode import own_pillow
@@ -27,11 +28,10 @@ from camcli.job import Job
 from camcli.outputs.files import locked
 from camcli.outputs.record import Record
 from camcli.outputs.render import Blend, OverlayFormat, Style
-from camcli.records import ModelRequest, Smoothing
+from camcli.records import Smoothing
 from camcli.run import Run, Summary
 
 _FAILURES = 3
-_PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
 
 
 @with_settings(settings.options())
@@ -70,9 +70,7 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
     return Job(
         inputs=Inputs(inputs, chosen.files_from, chosen.null, chosen.include, chosen.exclude),
         output=chosen.output,
-        model=ModelRequest(
-            chosen.model, chosen.weights, chosen.labels, chosen.device, overrides_of(chosen)
-        ),
+        model=model_request(chosen),
         methods=chosen.method,
         layers=chosen.layer,
         smooth=cast("tuple[Smoothing, ...]", chosen.smooth),
@@ -116,20 +114,6 @@ def scale_value(text: str) -> float:
             "is drawn afterwards: camcli render OUT --scale run"
         )
     return value
-
-
-def overrides_of(chosen: Config) -> dict[str, Any]:
-    """The preprocessing flags that were given, as fields of Preprocessing."""
-    given = {name: getattr(chosen, name) for name in _PREPARING}
-    fields = {name: value for name, value in given.items() if value is not None}
-    for name in ("mean", "std"):
-        if name in fields and len(fields[name]) != 3:
-            raise UsageError(f"--{name} needs three numbers (R,G,B), not {len(fields[name])}")
-    if "size" in fields:
-        fields["size"] = (chosen.size, chosen.size)
-        # The usual proportion of crop to picture, unless it is given too.
-        fields.setdefault("resize", round(cast("int", chosen.size) / 0.875))
-    return fields
 
 
 def _work(run: Run, chosen: Config) -> None:
@@ -214,7 +198,7 @@ def _report(summary: Summary, chosen: Config) -> None:
     say(f"camcli: {', '.join(counts)}{speed}: {shown(str(chosen.output))}")
     if summary.stopped and summary.stopped != "closed pipe":
         say(f"camcli: stopped by {summary.stopped}; the same command goes on from here")
-    for sentence in summary.verdict:
+    for sentence in (*summary.remarks, *summary.verdict):
         say(shown(sentence))
 
 

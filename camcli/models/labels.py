@@ -47,17 +47,21 @@ def read_labels(path: Path) -> tuple[str, ...]:
     that column.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".json":
-            return _from_json(json.loads(text))
-        if path.suffix.lower() == ".csv":
-            return _from_csv(text)
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
+        return parse_labels(path.read_text(encoding="utf-8-sig"), path.suffix)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"--labels {path} cannot be read ({error}); give imagenet1k, a .txt with one label a "
             "line, a .json list or {index: label}, or a .csv"
         ) from error
+
+
+def parse_labels(text: str, suffix: str) -> tuple[str, ...]:
+    """Labels from the content of such a file; ValueError or KeyError where it is not one."""
+    if suffix.lower() == ".json":
+        return _from_json(json.loads(text))
+    if suffix.lower() == ".csv":
+        return _from_csv(text)
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def _from_json(value: Any) -> tuple[str, ...]:

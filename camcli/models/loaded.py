@@ -76,6 +76,8 @@ class LoadedModel:
     """Where the labels come from."""
     activation: Literal["softmax", "sigmoid"]
     device: torch.device
+    remarks: tuple[str, ...] = ()
+    """What was assumed in opening it, in sentences that a run repeats."""
 
     def inputs(self, views: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
         """Views (H, W, 3) uint8 -> the normalised batch (N, 3, H, W), channels last."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from camcli.errors import ModelError, UsageError
@@ -16,20 +18,37 @@ def open_model(
     weights: str = "DEFAULT",
     labels: str | None = None,
     device: str = "auto",
+    arch: str | None = None,
+    trust: bool = False,
+    output: str | int | None = None,
+    activation: Literal["auto", "softmax", "sigmoid"] = "auto",
     **preprocessing: object,
 ) -> LoadedModel:
-    """Load a model by name, ready to be explained.
+    """Load a model, ready to be explained: by name, from a file, or from Python code.
 
     `weights` is DEFAULT, the name of a weights entry, a state-dict file, or none (seeded random).
-    Keyword arguments beyond these override fields of its `Preprocessing`. Raises UsageError for a
-    name that does not exist and ModelError for weights that cannot be had.
+    `arch` is the architecture of a file of weights; `trust` lets a pickled model run its code;
+    `output` is the key or place of the logits in what the model returns. Other keyword arguments
+    override fields of its `Preprocessing`. Raises UsageError for a name that does not exist and
+    ModelError for a file or weights that cannot be had.
     """
-    request = ModelRequest(name, weights, labels, device, preprocessing)
+    return open_request(
+        ModelRequest(name, weights, labels, device, preprocessing, arch, trust, output, activation)
+    )
+
+
+def open_request(request: ModelRequest) -> LoadedModel:
+    """The model that was asked for."""
     for source in SOURCES.values():
-        if source.opens(name):
+        if source.opens(request.name):
+            if request.arch is not None and source.name != "checkpoint":
+                raise UsageError(
+                    f"--arch {request.arch} is for files of weights, and --model {request.name} "
+                    "has its own architecture; leave it away"
+                )
             loaded: LoadedModel = source.load(request)
             return loaded
-    raise UsageError(f"'{name}' is no model that camcli knows. List them: camcli models")
+    raise UsageError(f"'{request.name}' is no model that camcli knows. List them: camcli models")
 
 
 def find_device(name: str) -> torch.device:

@@ -20,7 +20,7 @@ from camcli.models.opening import open_model
 from camcli.models.torchvision import build
 
 SAVE_THE_WEIGHTS = "torch.save(model.state_dict(), FILE)"
-CHOOSE = "choose the architecture the weights were saved from with --model"
+CHOOSE = "choose the architecture the weights were saved from with --model or --arch"
 
 
 def opened(weights: str | Path, name: str = "resnet18") -> LoadedModel:
@@ -119,7 +119,7 @@ def test_a_file_that_does_not_fit_is_told_by_counts_and_first_names(file) -> Non
     with pytest.raises(ModelError) as caught:
         opened(path)
     assert str(caught.value) == (
-        f"{path} does not fit resnet18: 2 missing (first: conv1.weight), "
+        f"{path} does not fit resnet18: 2 missing (first: conv1.weight, layer4.1.bn2.bias), "
         "1 unknown (first: head.scale), "
         f"1 of another shape (first: bn1.weight is (3,), not (64,)); {CHOOSE}"
     )

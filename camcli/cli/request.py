@@ -1,0 +1,41 @@
+"""The settings that say which model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from camcli.config import Config
+from camcli.errors import UsageError
+from camcli.records import ModelRequest
+
+OPENING = ("arch", "trust_model", "output_key", "output_index", "activation")
+_PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
+
+
+def model_request(chosen: Config) -> ModelRequest:
+    """The model that the settings ask for."""
+    if chosen.output_key is not None and chosen.output_index is not None:
+        raise UsageError("--output-key and --output-index say the same thing; give one of them")
+    return ModelRequest(
+        chosen.model,
+        chosen.weights,
+        chosen.labels,
+        chosen.device,
+        _overrides(chosen),
+        chosen.arch,
+        chosen.trust_model,
+        chosen.output_index if chosen.output_key is None else chosen.output_key,
+        cast("Literal['auto', 'softmax', 'sigmoid']", chosen.activation),
+    )
+
+
+def _overrides(chosen: Config) -> dict[str, Any]:
+    """The preprocessing flags that were given, as fields of Preprocessing."""
+    given = {name: getattr(chosen, name) for name in _PREPARING}
+    fields = {name: value for name, value in given.items() if value is not None}
+    for name in ("mean", "std"):
+        if name in fields and len(fields[name]) != 3:
+            raise UsageError(f"--{name} needs three numbers (R,G,B), not {len(fields[name])}")
+    if "size" in fields:
+        fields["size"] = (chosen.size, chosen.size)
+    return fields
