@@ -101,7 +101,7 @@ def test_a_probe_measures_the_last_layers_on_pictures(
 ) -> None:
     folder = picture("in/a.png", seed=1).parent
     picture("in/b.png", seed=2)
-    done = cli(*SMALL, "--weights", weights, "--probe", folder, "--probe", picture("c.png", seed=3))
+    done = cli(*SMALL, "--weights", weights, "--probe", folder, picture("c.png", seed=3))
     assert done.status == 0
     groups, head, *rows = done.stdout.splitlines()
     assert groups.split("  ")[-1].strip() == "sum / score change"
@@ -183,3 +183,11 @@ def test_candidates_end_with_the_default_layer_and_can_be_explained() -> None:
     assert every[-1] == default_layer(model, layers_of(model))
     assert explainable(model, every) == every
     assert candidates(model, 3) == every[-3:]
+
+
+def test_pictures_without_the_flag_that_measures_them_are_refused(
+    cli: Callable, picture: Callable[..., Path]
+) -> None:
+    done = cli(*SMALL, picture("a.png"))
+    assert done.status == 2
+    assert "pictures are measured with --probe" in done.stderr
