@@ -33,6 +33,10 @@ def _tap(x: Tensor | None, site: int) -> Tensor | None:
     return x if listener is None or x is None else listener(x, site)
 
 
+def _recorded(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -49,6 +53,12 @@ def _attend(
     mask_type: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`aten::_native_multi_head_attention`, (N, tokens, C), from what has a derivative."""
+    parameters = embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias
+    if not _recorded(query, key, value, qkv_weight):  # in front of the layer: the fast way
+        more = mask, need_weights, average_attn_weights, mask_type
+        fast: Any = torch._native_multi_head_attention
+        output, weights = fast(query, key, value, *parameters, *more)
+        return output, query.new_empty(0) if weights is None else weights
     padding = mask if mask_type == 1 else None
     mask = mask if padding is None else None
     if mask is not None and mask.dim() == 4:
