@@ -53,7 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], None]:
 
     def use(module: nn.Module) -> None:
         model: LoadedModel = as_model(live_in(module), CLASSES)
-        monkeypatch.setattr("camcli.models.opening.open_model", lambda *_, **__: model)
+        monkeypatch.setattr("camcli.models.opening.open_request", lambda *_, **__: model)
 
     torch.manual_seed(0)
     return use
