@@ -71,6 +71,20 @@ def load(request: ModelRequest) -> LoadedModel:
     )
 
 
+def pretrained() -> dict[str, list[str]]:
+    """Every architecture of timm, and the tags of its weights."""
+    from camcli.models.fallback import import_torchvision
+
+    import_torchvision()  # timm imports it
+    import timm
+
+    found: dict[str, list[str]] = {name: [] for name in timm.list_models()}
+    for full in timm.list_pretrained():
+        name, _, tag = full.partition(".")
+        found.setdefault(name, []).append(tag)
+    return found
+
+
 def recipe_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """A pretrained configuration's way of preparing pictures, as fields of Preprocessing.
 

@@ -73,6 +73,10 @@ def test_models_lists_the_built_in_one_first_and_filters(cli: Callable) -> None:
     found = cli("models", "resnet50").stdout.splitlines()
     assert [line.split()[0] for line in found] == ["resnet50", "wide_resnet50_2"]
     assert "IMAGENET1K_V2" in found[0]
+    found = cli("models", "timm:resnet50").stdout.splitlines()
+    assert found[0].split()[0] == "timm:resnet50"
+    assert "a1_in1k" in found[0].split()
+    assert all("timm:resnet50" in line for line in found)
 
 
 def test_a_filter_that_matches_no_model_says_so(cli: Callable) -> None:
