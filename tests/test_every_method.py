@@ -150,7 +150,7 @@ def test_maps_are_finite_and_tell_pictures_apart(network: str, name: str) -> Non
     assert len({cams[0].tobytes() for cams in maps}) == (1 if name == "deconvnet" else BATCH)
 
 
-@pytest.mark.parametrize(("network", "name"), [(n, m) for n in REFUSED for m in REFUSED[n]])
+@pytest.mark.parametrize(("network", "name"), [(n, m) for n in REFUSED for m in sorted(REFUSED[n])])
 def test_what_a_network_cannot_serve_is_refused_before_any_picture(network: str, name: str) -> None:
     with pytest.raises(UsageError, match="small"):
         engine_of(network, name)
