@@ -55,13 +55,21 @@ def built_in(photos: Path) -> Subject:
     return subject("built-in", photos)
 
 
+class _DenseNet(nn.Module):
+    """DenseNet whose last ReLU is a module, and not in place."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.features, self.last, self.classifier = whole.features, nn.ReLU(), whole.classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.last(self.features(x)).mean((2, 3)))
+
+
 def by_the_book(subject: Subject) -> nn.Module:
-    """A copy of the network as peers need it: DenseNet's last ReLU a module, and not in place."""
+    """A copy of the network as peers need it."""
     module = subject.module
-    if subject.name == "densenet121":
-        module.last = nn.ReLU()
-        module.forward = lambda x: module.classifier(module.last(module.features(x)).mean((2, 3)))
-    return module
+    return _DenseNet(module).eval() if subject.name == "densenet121" else module
 
 
 def replica(method: str, activation: Tensor, gradient: Tensor) -> Tensor:
