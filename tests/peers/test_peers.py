@@ -237,7 +237,7 @@ def test_scorecam_agrees_with_each_peer_once_its_masks_are_made_that_peers_way(
     built_in: Subject,
 ) -> None:
     """pytorch-grad-cam aligns the corners; torchcam stretches channels before it enlarges them."""
-    layer = "blocks.2.2"
+    layer = "blocks.1.0.conv_pwl"
     (index,), cams = explained(built_in.model, built_in.pictures[:1], ["scorecam"], layer)
     ours = cams["scorecam"].double()
     assert gap(ours, score_cam(built_in, layer, index, "paper")) <= TOLERANCE
