@@ -12,8 +12,11 @@ from torch.overrides import TorchFunctionMode
 
 from camcli.cam.capture import Rule
 
-_RELU = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
-_CLAMPS = (F.hardtanh, F.hardtanh_)
+# Exported programs call the operators themselves.
+_aten = torch.ops.aten
+_RELU = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_,
+         _aten.relu.default, _aten.relu_.default)  # fmt: skip
+_CLAMPS = (F.hardtanh, F.hardtanh_, _aten.hardtanh.default, _aten.hardtanh_.default)
 
 
 class _Guided(torch.autograd.Function):

@@ -70,7 +70,10 @@ def _opened(request: ModelRequest, path: Path, device: Any) -> tuple[Any, tuple[
 
         network = open_script(path, device, request.output, trusted=request.trust)
         return network, script_facts(path)[0]
-    raise ModelError(f"'{path}' is a torch.export file, which camcli cannot open yet")
+    from camcli.models.exported import open_exported
+
+    exported = open_exported(path, device, request.output, trusted=request.trust)
+    return exported, exported.size
 
 
 def _stored_recipe(extra: Mapping[str, bytes], path: Path) -> dict[str, Any]:

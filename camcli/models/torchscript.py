@@ -24,7 +24,7 @@ from camcli.models.script_file import load, refuse_writing, script_facts, traced
 from camcli.models.script_graph import TappedGraph, argument, arguments_beyond_the_image
 from camcli.models.script_ops import Listener, listening
 
-__all__ = ["ScriptNetwork", "open_script", "script_facts"]
+__all__ = ["ScriptNetwork", "open_script", "script_facts", "underived"]
 
 # The profiling executor would spend the first runs on what does not pay.
 _executor: Any = torch.jit.optimized_execution  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ class ScriptNetwork:
         rows = self._rows_of(x)
         logits = self._whole(x, edits) if rows is None else in_chunks(self._whole, x, edits, rows)
         if logits.requires_grad and not self._differentiable.issuperset(edits):
-            operator = _underived(logits)
+            operator = underived(logits)
             if operator:
                 raise ModelError(
                     f"{operator} in {self.name} has no derivative; export it again with gradients "
@@ -236,7 +236,7 @@ def open_script(
     )
 
 
-def _underived(logits: Tensor) -> str:
+def underived(logits: Tensor) -> str:
     """The name of an operator in the recorded graph that cannot be differentiated, or nothing."""
     seen: set[Any] = set()
     found: list[Any] = [logits.grad_fn]
