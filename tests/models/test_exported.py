@@ -64,33 +64,20 @@ def built(name: str) -> nn.Module:
     return models.get_model(name, num_classes=CLASSES)
 
 
-class Doubled(LoadedModel):
-    """Pictures in float64, where the other order of rounding of decomposing does not show."""
-
-    def inputs(self, views: Any) -> Tensor:
-        return super().inputs(views).double()
-
-
 @cache
-def eager(name: str, double: bool = False) -> LoadedModel:
+def eager(name: str) -> LoadedModel:
     torch.manual_seed(0)
-    module = live_in(built(name))
-    return (
-        Doubled(**vars(as_model(module.double(), CLASSES))) if double else as_model(module, CLASSES)
-    )
+    return as_model(live_in(built(name)), CLASSES)
 
 
 def exported(model: LoadedModel, form: str = "dynamic", rows: int = 2) -> ExportedProgram:
     """The program of a model, made with pictures of the model's size."""
     dynamic = ({0: Dim("pictures")},) if "dynamic" in form else None
     width, height = model.preprocessing.size
-    dtype = next(model.network.module.parameters()).dtype
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = export(
-            model.network.module,
-            (torch.zeros(rows, 3, height, width, dtype=dtype),),
-            dynamic_shapes=dynamic,
+            model.network.module, (torch.zeros(rows, 3, height, width),), dynamic_shapes=dynamic
         )
         return program.run_decompositions() if "decomposed" in form else program
 
@@ -109,14 +96,16 @@ def maps(
         return engine.explain(noise_pictures(model, 2))
 
 
-def assert_same_maps(got: list[Explanation], expected: list[Explanation]) -> None:
+def assert_same_maps(
+    got: list[Explanation], expected: list[Explanation], near: float = 1e-5
+) -> None:
     for one, other in zip(got, expected, strict=True):
         assert len(one.cams) == len(other.cams) > 0
         for own, true in zip(one.cams, other.cams, strict=True):
             assert own.target == true.target
             scale = float(np.abs(true.cam).max())
             assert scale > 0
-            np.testing.assert_allclose(own.cam, true.cam, rtol=0, atol=1e-5 * scale)
+            np.testing.assert_allclose(own.cam, true.cam, rtol=0, atol=near * scale)
             for figure in ("completeness_error", "location_error", "baseline", "outside_grid"):
                 mine, theirs = getattr(own, figure), getattr(true, figure)
                 assert mine == (
@@ -133,7 +122,7 @@ def matrix() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("name", "form"), list(matrix()))
 def test_a_file_explains_itself_as_its_module_does(name: str, form: str, tmp_path: Path) -> None:
-    model = eager(name, double="decomposed" in form)
+    model = eager(name)
     file = opened(model, tmp_path / f"{name}.pt2", form)
     true, own = layers_of(model), layers_of(file)
     names = {layer.name for layer in true}
@@ -141,7 +130,11 @@ def test_a_file_explains_itself_as_its_module_does(name: str, form: str, tmp_pat
     assert {layer.type for layer in own if layer.name not in names} <= HIDDEN.get(name, set())
     default, middle = default_layer(model, true), find_layer(true, MIDDLE[name], name)
     assert default_layer(file, own) == default
-    assert_same_maps(maps(file, default.name, middle.name), maps(model, default.name, middle.name))
+    # Decomposed, its normalisations round in another order, and their gradients nearly cancel.
+    near = 3e-5 if (name, form[-10:]) == ("convnext_tiny", "decomposed") else 1e-5
+    assert_same_maps(
+        maps(file, default.name, middle.name), maps(model, default.name, middle.name), near
+    )
 
 
 class Small(nn.Module):
