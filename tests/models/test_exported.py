@@ -96,14 +96,16 @@ def maps(
         return engine.explain(noise_pictures(model, 2))
 
 
-def assert_same_maps(got: list[Explanation], expected: list[Explanation]) -> None:
+def assert_same_maps(
+    got: list[Explanation], expected: list[Explanation], near: float = 1e-5
+) -> None:
     for one, other in zip(got, expected, strict=True):
         assert len(one.cams) == len(other.cams) > 0
         for own, true in zip(one.cams, other.cams, strict=True):
             assert own.target == true.target
             scale = float(np.abs(true.cam).max())
             assert scale > 0
-            np.testing.assert_allclose(own.cam, true.cam, rtol=0, atol=1e-5 * scale)
+            np.testing.assert_allclose(own.cam, true.cam, rtol=0, atol=near * scale)
             for figure in ("completeness_error", "location_error", "baseline", "outside_grid"):
                 mine, theirs = getattr(own, figure), getattr(true, figure)
                 assert mine == (
@@ -128,7 +130,12 @@ def test_a_file_explains_itself_as_its_module_does(name: str, form: str, tmp_pat
     assert {layer.type for layer in own if layer.name not in names} <= HIDDEN.get(name, set())
     default, middle = default_layer(model, true), find_layer(true, MIDDLE[name], name)
     assert default_layer(file, own) == default
-    assert_same_maps(maps(file, default.name, middle.name), maps(model, default.name, middle.name))
+    # Before a LayerNorm what the channels add nearly cancels, and decomposed programs lay their
+    # tensors out otherwise: the float32 sum over channels then rounds in another order.
+    near = 5e-5 if name == "convnext_tiny" and "decomposed" in form else 1e-5
+    assert_same_maps(
+        maps(file, default.name, middle.name), maps(model, default.name, middle.name), near
+    )
 
 
 class Small(nn.Module):
