@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,14 @@ def noise_pictures(model: LoadedModel, count: int, seed: int = 0) -> list[Decode
         assert isinstance(picture, Decoded)
         prepared.append(picture)
     return prepared
+
+
+@pytest.fixture(autouse=True)
+def _limit_of_pillow() -> Iterator[None]:
+    """The command line, whose process is its own otherwise, takes Pillow's limit away."""
+    limit = Image.MAX_IMAGE_PIXELS
+    yield
+    Image.MAX_IMAGE_PIXELS = limit
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from PIL import Image
 
 from camcli.cli.app import main
 
@@ -21,9 +20,6 @@ class Done(NamedTuple):
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Runs one command: `cli("render", out, "--caption").status`."""
-
-    # The command line has its process to itself, and takes Pillow's limit away.
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["camcli", *map(str, arguments)])
