@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from camcli.cam.layers import Layer
     from camcli.models.loaded import LoadedModel
     from camcli.probing import LayerProbe, LayerWorth, Spread
+    from camcli.records import ImageRef
 
 _FAILURES = 3
 _SHOWN = 12
@@ -86,6 +87,12 @@ def command(
     if refs is None:
         _list(loaded, not no_probe, as_json)
         return
+    _measure(loaded, refs, all_layers, as_json)
+
+
+def _measure(
+    loaded: LoadedModel, refs: Iterable[ImageRef], all_layers: bool, as_json: bool
+) -> NoReturn:
     from camcli.probing import LayerProbe, candidates
 
     own_pillow()

@@ -15,7 +15,7 @@ from camcli.models.attention import recorded_attention
 from camcli.models.calls import CallTrace, State, state_of
 from camcli.models.loaded import Edit, Edits
 from camcli.models.output import logits_of
-from camcli.models.tail import replayed
+from camcli.models.tail import replayed, whole
 
 
 class EagerNetwork:
@@ -64,16 +64,13 @@ class EagerNetwork:
         def short(output: Tensor) -> Tensor:
             return logits_of(again(output), self.output)
 
-        def whole(output: Tensor) -> Tensor:
-            return self.run(x.expand(len(output), *x.shape[1:]), {layer: lambda _: output.clone()})
-
         try:
             with torch.no_grad():
                 found = short(torch.cat([kept[layer]] * 2))
             same = torch.allclose(found, expected.expand_as(found), rtol=1e-3, atol=1e-5)
         except RuntimeError:  # in place, or in a shape of its own, on what is given again
             same = False
-        yield short if same else whole
+        yield short if same else whole(self.run, x, layer)
 
     def classifier(self) -> Tensor | None:
         """The weights of the linear layer that comes last among the modules."""

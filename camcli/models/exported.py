@@ -21,6 +21,7 @@ from camcli.models.exported_file import load, unlifted
 from camcli.models.exported_graph import Site, arguments, tapped
 from camcli.models.loaded import Edit, Edits
 from camcli.models.output import logits_of
+from camcli.models.tail import whole
 from camcli.models.torchscript import underived
 
 Listener = Callable[[Tensor, int], Tensor]
@@ -109,11 +110,7 @@ class ExportedNetwork:
     @contextmanager
     def tail(self, x: Tensor, layer: Layer) -> Iterator[Edit]:
         """What follows a layer, for one picture, by way of the whole network."""
-
-        def whole(output: Tensor) -> Tensor:
-            return self.run(x.expand(len(output), *x.shape[1:]), {layer: lambda _: output.clone()})
-
-        yield whole
+        yield whole(self.run, x, layer)
 
     def classifier(self) -> Tensor | None:
         """The weights of the linear layer that comes last among the parameters."""

@@ -31,6 +31,17 @@ def replayed(module: nn.Module, x: Tensor, layer: Layer) -> Callable[[Tensor], A
     return run
 
 
+def whole(
+    run: Callable[[Tensor, dict[Layer, Callable[[Tensor], Tensor]]], Tensor],
+    x: Tensor,
+    layer: Layer,
+) -> Callable[[Tensor], Tensor]:
+    """The same by way of a network's `run`, at the cost of the whole network."""
+    return lambda output: run(
+        x.expand(len(output), *x.shape[1:]), {layer: lambda _: output.clone()}
+    )
+
+
 _THE_LAYER = object()
 
 

@@ -23,6 +23,7 @@ from camcli.models.output import logits_of
 from camcli.models.script_file import load, refuse_writing, script_facts, traced_shape
 from camcli.models.script_graph import TappedGraph, argument, arguments_beyond_the_image
 from camcli.models.script_ops import Listener, listening
+from camcli.models.tail import whole
 
 __all__ = ["ScriptNetwork", "open_script", "script_facts", "underived"]
 
@@ -120,11 +121,7 @@ class ScriptNetwork:
     @contextmanager
     def tail(self, x: Tensor, layer: Layer) -> Iterator[Edit]:
         """What follows a layer, for one picture, by way of the whole network."""
-
-        def whole(output: Tensor) -> Tensor:
-            return self.run(x.expand(len(output), *x.shape[1:]), {layer: lambda _: output.clone()})
-
-        yield whole
+        yield whole(self.run, x, layer)
 
     def classifier(self) -> Tensor | None:
         """The weights of the linear layer that comes last; None where freezing hid it."""

@@ -251,7 +251,8 @@ def test_a_program_of_a_fixed_batch_is_run_in_pieces(rows: int) -> None:
 def test_a_static_program_that_takes_any_number_is_not_run_in_pieces() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", ModelWarning)
-        maps(network(small(), "static"), "auto")
+        got = maps(network(small(), "static"), "auto")
+    assert_same_maps(got, maps(small(), "auto"))
 
 
 def test_another_size_of_pictures_is_refused() -> None:

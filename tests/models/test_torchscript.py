@@ -305,7 +305,8 @@ def test_networks_that_take_any_number_of_pictures_are_not_run_in_pieces() -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error", ModelWarning)
         file = replace(small(), network=ScriptNetwork(traced(small()), CPU))
-        maps(file, "auto")
+        got = maps(file, "auto")
+    assert_same_maps(got, maps(small(), "auto"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
