@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, NoReturn
 
@@ -13,7 +14,7 @@ import typer
 import camcli
 from camcli.cli import compare, config, doctor, explain, layers, methods, models, render
 from camcli.cli.console import complain
-from camcli.errors import CamcliError
+from camcli.errors import CamcliError, ModelWarning
 
 app = typer.Typer(
     name="camcli",
@@ -66,6 +67,9 @@ def main() -> NoReturn:
     """Run the command line; a user's fault is one sentence and its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding has not is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.warnoptions:  # those of libraries, by file and line, are for developers
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", ModelWarning)
     try:
         app()
     except CamcliError as error:

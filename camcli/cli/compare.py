@@ -94,6 +94,8 @@ def command(
     if not chosen.quiet:
         lost = f", {failed:,} failed" if failed else ""
         say(f"camcli: {drawn:,} compared{lost}: {shown(str(chosen.output))}")
+        for sentence in engine.model.remarks:
+            say(shown(sentence))
     raise typer.Exit(_FAILURES if failed else 0)
 
 

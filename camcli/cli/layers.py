@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from camcli import config as settings
-from camcli.cli.console import complain, progress, say
+from camcli.cli.console import complain, progress, say, shown
 from camcli.cli.options import with_settings
 from camcli.cli.request import model_request
 from camcli.config import Config
@@ -144,6 +144,7 @@ def _list(model: LoadedModel, classes: bool, as_json: bool) -> None:
     say(f"camcli: {len(layers)} layers of {model.name}; --layer auto is {default.name}")
     if classes:
         _say_weights(model)
+    _say_remarks(model, measured=False)
 
 
 def _start(layer: Layer, default: bool, width: int) -> str:
@@ -169,6 +170,16 @@ def _say_weights(model: LoadedModel) -> None:
             "trained ones; give --weights")  # fmt: skip
 
 
+def _say_remarks(model: LoadedModel, measured: bool) -> None:
+    """What was assumed; not how pictures are prepared, where it was not asked for."""
+    from camcli.models.assembly import prepared_remark
+
+    unsaid = "" if measured else prepared_remark(model.preprocessing)
+    for sentence in model.remarks:
+        if sentence != unsaid:
+            say(f"camcli: {shown(sentence)}")
+
+
 def _measured(probing: LayerProbe, as_json: bool) -> None:
     records = probing.records()
     if as_json:
@@ -182,6 +193,7 @@ def _measured(probing: LayerProbe, as_json: bool) -> None:
         "pictures; error: |score change - sum of the map| / score change")  # fmt: skip
     say(f"camcli: {_conclusion(records)}")
     _say_weights(model)
+    _say_remarks(model, measured=True)
 
 
 def _figures(record: LayerWorth) -> dict[str, Any]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camcli.errors import ModelError, ModelWarning, UsageError
+from camcli.errors import ModelError, UsageError
 from camcli.models import files
 from camcli.records import ModelRequest
 from camcli.registry import source
@@ -37,12 +36,10 @@ def load(request: ModelRequest) -> LoadedModel:
     path = Path(request.name)
     if request.weights != "DEFAULT":
         raise UsageError(f"--weights {request.weights}: {path} has its weights; leave it away")
+    files.refuse_damage(request.name)
     extra = files.extra_files(request.name)
     device = find_device(request.device)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", ModelWarning)
-        network, size = _opened(request, path, device)
+    network, size = _opened(request, path, device)
     known, origins = _stored_recipe(extra, path), [f"{_RECIPE} in {path.name}"]
     if not known:
         origins = []
@@ -59,7 +56,7 @@ def load(request: ModelRequest) -> LoadedModel:
         sha256=file_sha256(path),
         recipe=recipe,
         labels=labels or (imagenet_labels(), ASSUMED),
-        remarks=(prepared_remark(recipe), *(str(warning.message) for warning in told)),
+        remarks=(prepared_remark(recipe),),
     )
 
 

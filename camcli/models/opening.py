@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 
-from camcli.errors import ModelError, UsageError
+from camcli.errors import ModelError, ModelWarning, UsageError
 from camcli.models.loaded import LoadedModel
 from camcli.records import ModelRequest
 from camcli.registry import SOURCES
@@ -38,7 +42,31 @@ def open_model(
 
 
 def open_request(request: ModelRequest) -> LoadedModel:
-    """The model that was asked for."""
+    """The model that was asked for; what it warns of while it is opened is among its remarks."""
+    with _heard() as told:
+        loaded = _loaded(request)
+    return replace(loaded, remarks=(*loaded.remarks, *dict.fromkeys(told)))
+
+
+@contextmanager
+def _heard() -> Iterator[list[str]]:
+    """The sentences of ModelWarnings, which are not shown; other warnings are as usual."""
+    told: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ModelWarning)
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, ModelWarning):
+                told.append(str(message))
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield told
+
+
+def _loaded(request: ModelRequest) -> LoadedModel:
     for source in SOURCES.values():
         if source.opens(request.name):
             if request.arch is not None and source.name != "checkpoint":
