@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,6 @@ def _candidates(state: StateDict) -> Iterator[tuple[str, float]]:
     from torchvision import models
 
     from camcli.models import torchvision
-    from camcli.models.weights import Unfilled
 
     families: dict[str, list[str]] = {}
     for name in torchvision.builders():
@@ -131,14 +131,23 @@ def _candidates(state: StateDict) -> Iterator[tuple[str, float]]:
     pattern = _pattern(state)
     for names in families.values():
         for name in names:
-            with Unfilled():
-                own = torchvision.build(name).state_dict()
+            own = _layout(name)
             kinds = _pattern(own)
             if len(kinds & pattern) < _FAMILY * max(len(kinds), len(pattern) / 2):
                 if name == names[0]:
                     break  # the others of the family are built of the same parts
                 continue
             yield name, _likeness(own, state)
+
+
+@cache
+def _layout(name: str) -> StateDict:
+    """The state dict of a torchvision architecture, without values."""
+    from camcli.models import torchvision
+    from camcli.models.weights import Unfilled
+
+    with Unfilled():
+        return torchvision.build(name).state_dict()
 
 
 def _pattern(state: Mapping[str, Any]) -> set[str]:

@@ -24,7 +24,8 @@ SEED = 0
 
 # Where training scripts put the weights; averaged ones first, for those are what is evaluated.
 _WRAPPERS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict",
-             "model_state_dict", "model_state", "model", "net", "weights")  # fmt: skip
+             "model_state_dict", "model_state", "model", "net", "network", "weights",
+             "module")  # fmt: skip
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _SAVE = "save the weights alone: torch.save(model.state_dict(), FILE)"
 
@@ -43,7 +44,7 @@ def read_state_dict(path: Path) -> StateDict:
 def read_tensors(path: Path) -> Any:
     """The content of a file of tensors (torch or safetensors). Nothing in it is executed."""
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             from safetensors.torch import load_file
 
             return load_file(path)
@@ -65,6 +66,12 @@ def read_tensors(path: Path) -> Any:
             f"'{path}' is not a weights file that torch can read ({reason}); "
             "save one with torch.save(model.state_dict(), FILE)"
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, with the length of a JSON object, or is named so."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{" or path.suffix == ".safetensors"
 
 
 def unwrapped(content: Any, path: Path) -> tuple[StateDict, str]:
@@ -123,6 +130,10 @@ def fetch(url: str) -> Path:
     return target
 
 
+# What initialisation does to a tensor; without values it only takes time.
+_FILLING = ("normal_", "uniform_", "fill_", "zero_", "add_", "mul_", "clamp_", "erfinv_")
+
+
 class Unfilled(TorchFunctionMode):
     """Modules built inside have parameters without memory or values.
 
@@ -132,8 +143,11 @@ class Unfilled(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Put what is allocated without a value on the meta device."""
+        """Put what is allocated without a value on the meta device, and leave it without one."""
         kwargs = dict(kwargs or {})
+        tensor: Any = args[0] if args else kwargs.get("tensor")
+        if getattr(func, "__name__", "") in _FILLING and tensor.is_meta:
+            return tensor
         if func is torch.empty and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return func(*args, **kwargs)

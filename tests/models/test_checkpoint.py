@@ -11,10 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from camcli.errors import ModelError, UsageError
+from camcli.models.checkpoint import _layout, _recognised
 from camcli.models.loaded import LoadedModel
 from camcli.models.opening import open_model
-from camcli.models.torchvision import build
+from camcli.models.torchvision import build, builders
 from tests.conftest import live_in
+from tests.models.test_builders import SMALL
 from tests.models.test_files import Bomb
 
 NAME = "squeezenet1_1"
@@ -48,6 +50,23 @@ def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in SMALL.split() else pytest.mark.slow)
+        for name in builders()
+    ],
+)
+def test_every_architecture_is_told_from_its_names_and_shapes(name: str) -> None:
+    """Whatever its head, and with the auxiliary classifiers that published files carry."""
+    state = dict(_layout(name))
+    assert _recognised(state, Path("x.pth")) == name
+    head = [key for key, tensor in state.items() if len(tensor.shape) and len(tensor) == 1000]
+    other = {key: torch.empty(7, *state[key].shape[1:], device="meta") for key in head}
+    auxiliary = {"aux1.fc2.bias": torch.empty(7, device="meta")} if name == "googlenet" else {}
+    assert _recognised(state | other | auxiliary, Path("x.pth")) == name
+
+
 def test_an_architecture_is_recognised_by_names_and_shapes(file, module) -> None:
     path = file(module.state_dict())
     model = opened(path)
@@ -66,21 +85,37 @@ def test_an_architecture_is_recognised_by_names_and_shapes(file, module) -> None
         lambda state: {"state_dict": prefixed("model.", state)},
         lambda state: {"n_averaged": torch.ones(1)} | prefixed("module.", state),
         lambda state: prefixed("module._orig_mod.", state),
+        lambda state: {"state_dict": prefixed("model._orig_mod.", state), "epoch": 3},
+        lambda state: {"net": prefixed("module.", state), "acc": 0.9},
+        lambda state: {"model_state": state},
+        lambda state: {"module": state, "optimizer": {}},
         lambda state: {
             "model": {name: torch.zeros_like(t) for name, t in state.items()},
             "model_ema": {"module": 1, "state_dict": state},
         },
     ],
-    ids=["trainer", "parallel", "lightning", "averaged", "compiled", "ema"],
+    ids=[
+        "trainer",
+        "parallel",
+        "lightning",
+        "averaged",
+        "compiled",
+        "compiled-lightning",
+        "net",
+        "model-state",
+        "deepspeed",
+        "ema",
+    ],
 )
 def test_what_training_scripts_wrap_around_weights_is_taken_off(file, module, wrap) -> None:
     assert same_answers(opened(file(wrap(module.state_dict())), arch=NAME), module)
 
 
 def test_safetensors_are_weights_like_any(tmp_path: Path, module) -> None:
-    path = tmp_path / "mine.safetensors"
-    save_file(module.state_dict(), path)
-    assert same_answers(opened(str(path), arch=NAME), module)
+    for name, prefix in (("mine.safetensors", ""), ("mine.bin", "model.")):
+        path = tmp_path / name  # what a file is, its bytes say
+        save_file(prefixed(prefix, module.state_dict()), path)
+        assert same_answers(opened(str(path), arch=NAME), module)
 
 
 def test_what_does_not_fit_the_architecture_is_listed(file, module) -> None:
