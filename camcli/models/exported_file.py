@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from camcli.errors import ModelError
+from camcli.models.files import damaged, repeated
 
 # torch evaluates sizes with sympy, which evaluates Python: only what sizes are made of may pass.
 _EXPRESSION = re.compile(
@@ -67,7 +68,11 @@ def unlifted(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
 
 def refuse_code(path: Path) -> None:
     """A ModelError where loading or running the file could run what is no tensor operator."""
-    for text in _suspects(path):
+    try:
+        text = next(_suspects(path), None)
+    except Exception as error:  # what is built otherwise than torch builds it
+        raise damaged(str(path)) from error
+    if text is not None:
         raise ModelError(
             f"'{path}' holds what may run as code ({text[:60]!r}); if you trust where it comes "
             "from, give --trust-model"
@@ -76,9 +81,7 @@ def refuse_code(path: Path) -> None:
 
 def _suspects(path: Path) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:
-        names = [name.lower() for name in archive.namelist()]
-        # torch's reader and Python's take different ones of several members of one name.
-        yield from {name for name in names if names.count(name) > 1}
+        yield from repeated(archive)
         for name in archive.namelist():
             lower = f"/{name.lower()}"
             if "/extra/" in lower or lower.startswith("/extra_files/"):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import pickletools
 import re
+import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, Literal
 
@@ -17,12 +20,26 @@ Kind = Literal["torchscript", "exported", "checkpoint", "pickled", "safetensors"
 
 _SUFFIXES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors", ".torchscript", ".ts", ".tar")
 _MAGIC = 0x1950A86A20F9469CFC6C  # the number that files of torch before 1.6 begin with
-_OTHERS = {
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras)",
-    b"\x93NUMPY": "a NumPy array",
-    b"\x1f\x8b": "compressed with gzip: unpack it first",
-    b"GGUF": "a GGUF file",
-}
+_PICTURE = "a picture; give pictures first, and the model's file with --model"
+# What stands where in files of other kinds.
+_OTHERS = (
+    (0, b"version https://git-lfs", "a Git LFS pointer, and the model is still on the server; "
+     "run git lfs pull"),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras)"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"\x1f\x8b", "compressed with gzip: unpack it first"),
+    (0, b"BZh", "compressed with bzip2: unpack it first"),
+    (0, b"\xfd7zXZ", "compressed with xz: unpack it first"),
+    (0, b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
+    (257, b"ustar", "a tar archive: unpack it first"),
+    (0, b"GGUF", "a GGUF file"),
+    (4, b"PTMF", "a TorchScript file optimized for mobile (flatbuffer); use the original file"),
+    (4, b"ET12", "an ExecuTorch program, optimized for mobile; use the original file"),
+    (4, b"TFL3", "a TensorFlow Lite file; give the PyTorch model that it was made from"),
+    (0, b"\x89PNG", _PICTURE),
+    (0, b"\xff\xd8\xff", _PICTURE),
+    (0, b"GIF8", _PICTURE),
+)  # fmt: skip
 # What a state dict is made of: tensors, numbers, containers. Anything else is an object.
 _DATA = re.compile(
     r"collections (OrderedDict|defaultdict|Counter)|torch\._utils _rebuild\w+|"
@@ -49,7 +66,7 @@ def kind_of(path: str) -> Kind:
     try:
         with open(path, "rb") as file:
             start = file.read(1024)
-            if start.startswith(b"PK\x03\x04"):
+            if start.startswith(b"PK"):
                 return _zip_kind(path)
             if start.startswith(b"\x80"):
                 return _pickle_kind(path, file)
@@ -65,7 +82,9 @@ def foreign_names(path: str) -> list[str]:
     with open(path, "rb") as file:
         if file.read(2) == b"PK":
             with zipfile.ZipFile(path) as archive:
-                stream: IO[bytes] = io.BytesIO(archive.read(_member(archive, "data.pkl")))
+                member = archive.getinfo(_member(archive, "data.pkl"))
+                member.CRC = None  # type: ignore[assignment]  # torch may be told to compute none
+                stream: IO[bytes] = io.BytesIO(archive.read(member))
         else:
             file.seek(0)
             stream = file
@@ -87,12 +106,39 @@ def extra_files(path: str) -> Mapping[str, bytes]:
     return found
 
 
+def refuse_damage(path: str) -> None:
+    """A ModelError where a byte of an archive is not what was written; reads all of it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except Exception as error:  # whatever damage makes the reader raise
+        raise damaged(path) from error
+    if bad is not None:
+        raise damaged(path)
+
+
+def repeated(archive: zipfile.ZipFile) -> list[str]:
+    """Names of several members: torch's reader and Python's may take different ones."""
+    counts = Counter(name.lower() for name in archive.namelist())
+    return [name for name, count in counts.items() if count > 1]
+
+
 def _zip_kind(path: str) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] or name for name in archive.namelist()]
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise _damaged(path) from error
+            plain = all(
+                member.compress_type or member.compress_size == member.file_size
+                for member in archive.infolist()
+            )
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # a place that is not in the file
+            raise damaged(path) from error
+        raise
+    except Exception as error:  # whatever damage makes the reader raise
+        raise damaged(path) from error
+    if not (plain and _ends_in_one_directory(path)):
+        raise damaged(path)
     if "constants.pkl" in names and any(name.startswith("code/") for name in names):
         return "torchscript"
     graphs = [name for name in names if re.fullmatch(r"models/.*\.json", name)]
@@ -112,8 +158,8 @@ def _pickle_kind(path: str, file: IO[bytes]) -> Kind:
     file.seek(0)
     try:
         number = [arg for op, arg, _ in pickletools.genops(file) if op.name.startswith("LONG")]
-    except (ValueError, EOFError) as error:
-        raise _damaged(path) from error
+    except Exception as error:  # whatever damage makes the reader raise
+        raise damaged(path) from error
     if number != [_MAGIC]:
         raise ModelError(f"'{path}' is a Python pickle that torch did not write, and stays shut")
     return _object_kind(path)
@@ -122,11 +168,34 @@ def _pickle_kind(path: str, file: IO[bytes]) -> Kind:
 def _object_kind(path: str) -> Kind:
     try:
         return "pickled" if foreign_names(path) else "checkpoint"
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, IndexError) as error:
-        raise _damaged(path) from error
+    except Exception as error:  # whatever damage makes the reader raise
+        raise damaged(path) from error
 
 
-def _damaged(path: str) -> ModelError:
+def _ends_in_one_directory(path: str) -> bool:
+    """Whether an archive's directory is where all readers look for it, once, at the file's end.
+
+    Python finds it where an archive was appended to another file, or cut within another archive
+    that it holds, and torch's reader then takes other members than those that were checked.
+    """
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 98))
+        tail = file.read().rjust(98, b"\0")
+    end, locator, large = tail[76:], tail[56:76], tail[:56]
+    length, offset = struct.unpack("<II", end[12:20])
+    place = size - 22
+    if locator.startswith(b"PK\x06\x07"):  # its numbers have 64 bits, as torch writes them
+        place = size - 98
+        length, offset = struct.unpack("<QQ", large[40:])
+        if not large.startswith(b"PK\x06\x06") or struct.unpack("<Q", locator[8:16])[0] != place:
+            return False
+    alone = end.startswith(b"PK\x05\x06") and end.endswith(b"\0\0")
+    return alone and bool(offset + length == place)
+
+
+def damaged(path: str) -> ModelError:
+    """The error for a file of which part is missing, or is not what was written."""
     return ModelError(
         f"'{path}' is truncated or damaged ({os.path.getsize(path):,} bytes); "
         "copy or download it again"
@@ -172,12 +241,10 @@ def _what(path: str, start: bytes) -> str:
     """What a file that is no model is, as far as its first bytes tell."""
     if not start:
         return "empty"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, and the model is still on the server; run git lfs pull"
     if path.lower().endswith(".onnx"):
         return "an ONNX file; give the PyTorch model that it was made from"
-    for magic, what in _OTHERS.items():
-        if start.startswith(magic):
+    for place, magic, what in _OTHERS:
+        if start.startswith(magic, place):
             return what
     if re.match(rb"\s*<(!doctype )?html", start, re.IGNORECASE):
         return "a web page: its download did not give the model"

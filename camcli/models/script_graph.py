@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from camcli.errors import ModelError
+from camcli.models.script_file import refusal
 from camcli.models.script_ops import DIFFERENTIABLE, TAP
 
 _C: Any = torch._C
@@ -21,22 +22,6 @@ _FORWARD = re.compile(r"forward(\d+|__\d+)?")
 _NO_MAP = re.compile(
     r"view|reshape|permute|transpose|contiguous|flatten|expand|slice|select|squeeze|roll|pad$|"
     r"_pad|matmul|bmm|softmax|scaled_dot_product|mean$|^(to|t|clone|detach|alias|div)$"
-)
-_REFUSED = (
-    (
-        re.compile(r"^quantized::|^aten::(quantize_|dequantize)"),
-        "is quantized: its activations are whole numbers (quint8), which have no gradient; "
-        "export the float model",
-    ),
-    (
-        re.compile(r"mkldnn|^mkl::|_convolution_(add_)?relu$", re.IGNORECASE),
-        "was saved after torch.jit.optimize_for_inference, which has no gradient; "
-        "save it again before optimize_for_inference",
-    ),
-    (
-        re.compile(r"prepacked::|^xnnpack|^metal|^vulkan|^_?nnapi", re.IGNORECASE),
-        "is optimized for mobile, which has no gradient; use the original file",
-    ),
 )
 
 
@@ -64,9 +49,9 @@ class TappedGraph:
             self._tap_operators()
         nodes = list(_walk(self._graph))
         for node in nodes:
-            for kind, sentence in _REFUSED:
-                if kind.search(node.kind()):
-                    raise ModelError(f"{name} {sentence}")
+            sentence = refusal(node.kind())
+            if sentence:
+                raise ModelError(f"{name} {sentence}")
         # Of the outermost nodes: a scripted model may hold both ways, and choose.
         self.trains = any(map(_trains, self._graph.nodes()))
         """Whether dropout or batch statistics are switched on for good."""
@@ -76,6 +61,8 @@ class TappedGraph:
                 node.destroy()
             elif node.kind() in DIFFERENTIABLE:
                 _make_differentiable(self._graph, node)
+            elif node.kind() == "aten::linear":
+                _make_contiguous(self._graph, node)
 
     def function(self, wanted: Collection[int]) -> Callable[..., Any]:
         """(module._c, *inputs) -> the module's answer, with these of the taps alone."""
@@ -101,7 +88,9 @@ class TappedGraph:
         for node in _walk(graph):
             if node.kind() == "prim::GetAttr":
                 owner, name = owners.get(node.input().unique()), node.s("name")
-                if owner and name in owner[0]._modules:
+                # What is behind an interface may be another module when the call comes.
+                seen = node.output().type().kind() == "ClassType"
+                if seen and owner and name in owner[0]._modules:
                     child = f"{owner[1]}.{name}".lstrip(".")
                     owners[node.output().unique()] = owner[0]._modules[name], child
             elif node.kind() == "prim::CallMethod":
@@ -176,6 +165,8 @@ def argument(module: Any, kind: str, position: int) -> Any:
 
 def arguments_beyond_the_image(module: Any, name: str) -> list[Any]:
     """The defaults of what a model takes beyond one tensor; a ModelError where it needs more."""
+    if not module._c._has_method("forward"):
+        raise ModelError(f"{name} has no method forward to run; save a module that has one")
     # A frozen or traced file may lack a schema on the Python side: the method has it always.
     _, *given = module._c._get_method("forward").schema.arguments
     if not given or not given[0].type.isSubtypeOf(_C.TensorType.get()):
@@ -226,3 +217,17 @@ def _make_differentiable(graph: Any, node: Any) -> None:
         new.setType(old.type())
         old.replaceAllUsesWith(new)
     node.destroy()
+
+
+def _make_contiguous(graph: Any, node: Any) -> None:
+    """One matrix product for a linear layer. Where weights need no gradient and its input is a
+    transposed view, as attention's is, torch would make a product for every row."""
+    layout = graph.create("prim::Constant")
+    layout.i_("value", 0)  # torch.contiguous_format
+    layout.output().setType(_C.IntType.get())
+    given = node.inputsAt(0)
+    copy = graph.create("aten::contiguous", [given, layout.output()], 1)
+    copy.output().setType(given.type())
+    layout.insertBefore(node)
+    copy.insertBefore(node)
+    node.replaceInput(0, copy.output())
