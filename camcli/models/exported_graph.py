@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.graph import CodeGen
@@ -80,7 +81,16 @@ def _copied(source: Graph) -> Graph:
             # What decomposing leaves of one in evaluation mode, which hands on what it is given.
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+        elif node.target is torch.ops.aten.linear.default:
+            node.target = _linear
     return graph
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` in one matrix product. Where weights need no gradient and x is a transposed view,
+    as attention's is, torch would make a product for every row.
+    """
+    return F.linear(x.contiguous(), weight, bias)
 
 
 def _in_dropout(node: Node) -> bool:

@@ -221,7 +221,8 @@ def _make_differentiable(graph: Any, node: Any) -> None:
 
 def _make_contiguous(graph: Any, node: Any) -> None:
     """One matrix product for a linear layer. Where weights need no gradient and its input is a
-    transposed view, as attention's is, torch would make a product for every row."""
+    transposed view, as attention's is, torch would make a product for every row.
+    """
     layout = graph.create("prim::Constant")
     layout.i_("value", 0)  # torch.contiguous_format
     layout.output().setType(_C.IntType.get())
