@@ -16,10 +16,11 @@ from camcli import config as settings
 from camcli.cli.console import complain, progress, say, shown
 from camcli.cli.explain import style_of
 from camcli.cli.options import with_settings
+from camcli.cli.process import own_process
 from camcli.cli.request import OPENING, model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
-from camcli.images.decode import DecodeSettings, failure, own_pillow
+from camcli.images.decode import DecodeSettings, failure
 from camcli.images.discover import Inputs, Walk
 from camcli.outputs import grid, render
 from camcli.outputs.files import atomic
@@ -76,7 +77,7 @@ def command(
                        chosen.exclude))  # fmt: skip
     refs = walk.some()
     style = dataclasses.replace(style_of(chosen), signed=signed)
-    own_pillow()
+    own_process()
     engine = _engine(chosen)
     try:
         chosen.output.mkdir(parents=True, exist_ok=True)

@@ -19,10 +19,10 @@ import camcli
 from camcli import config as settings
 from camcli.cli.console import Progress, complain, progress, say, shown
 from camcli.cli.options import with_settings
+from camcli.cli.process import own_process
 from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
-from camcli.images.decode import own_pillow
 from camcli.images.discover import Inputs
 from camcli.job import Job
 from camcli.outputs.files import locked
@@ -52,7 +52,7 @@ def command(
     chosen, origins = settings.resolve(flags, os.environ, config)
     asked = {name for name, origin in origins.items() if origin != "default"}
     job = job_of(chosen, tuple(inputs or ()), asked)
-    own_pillow()
+    own_process()
     run = Run(job)
     if chosen.dry_run:
         _list(run)

@@ -12,10 +12,10 @@ import typer
 from camcli import config as settings
 from camcli.cli.console import complain, progress, say, shown
 from camcli.cli.options import with_settings
+from camcli.cli.process import own_process
 from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import UsageError
-from camcli.images.decode import own_pillow
 from camcli.images.discover import Inputs, Walk
 from camcli.registry import METHODS
 
@@ -95,7 +95,7 @@ def _measure(
 ) -> NoReturn:
     from camcli.probing import LayerProbe, candidates
 
-    own_pillow()
+    own_process()
     probing = LayerProbe(loaded, candidates(loaded, None if all_layers else _SHOWN))
     failed = 0
     with progress(quiet=False, wanted=True) as bar:

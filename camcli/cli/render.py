@@ -11,8 +11,8 @@ from camcli import config as settings
 from camcli.cli.console import complain, progress, say, shown
 from camcli.cli.explain import scale_value
 from camcli.cli.options import with_settings
+from camcli.cli.process import own_process
 from camcli.errors import UsageError
-from camcli.images.decode import own_pillow
 from camcli.outputs import manifest
 from camcli.outputs.files import locked
 from camcli.outputs.redraw import Redraw, Scale
@@ -62,7 +62,7 @@ def command(
     value: Scale = cast("Scale", wanted) if wanted in ("image", "run") else scale_value(wanted)
     chosen["scale"] = "image" if value == "run" else value
     quiet = given.get("quiet", False)
-    own_pillow()
+    own_process()
     with locked(output, given.get("lock_timeout", 0.0)):
         redraw = Redraw(output, Style(**chosen), value,
                         given.get("max_pixels", settings.Config.max_pixels))  # fmt: skip

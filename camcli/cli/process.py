@@ -1,0 +1,33 @@
+"""What the command line may change because its process is its own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from camcli.images.decode import own_pillow
+
+# Parameters of mallopt(3), and the highest value that one takes.
+_TRIM_THRESHOLD, _MMAP_MAX, _MOST = -1, -4, 2**31 - 1
+
+
+def own_process() -> None:
+    """Pillow heeds --max-pixels alone, and memory that was freed is kept for the next batch."""
+    own_pillow()
+    keep_memory()
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory. Given back and taken anew for every tensor, it comes as fresh
+    pages, and their faults cost more than the arithmetic of a small network.
+
+    What the environment says (MALLOC_*_) goes first; other C libraries are left alone.
+    """
+    chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_"}
+    if sys.platform != "linux" or chosen & os.environ.keys():
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_MAX, 0)
+        mallopt(_TRIM_THRESHOLD, _MOST)
