@@ -16,6 +16,10 @@ class ModelError(CamcliError):
     """The model or its weights cannot be loaded, or cannot be explained."""
 
 
+class DerivativeError(ModelError):
+    """An operator between a layer and the score has no derivative."""
+
+
 class ModelWarning(UserWarning):
     """The model can be explained, but something about it should be known."""
 

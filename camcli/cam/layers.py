@@ -73,10 +73,17 @@ def feature_maps(calls: Sequence[ModuleCall], view: tuple[int, int], classes: in
     return layers
 
 
-def find_layer(layers: Iterable[Layer], name: str, model: str) -> Layer:
-    """The layer of that name, whichever of its names it is; UsageError with a suggestion."""
+def find_layer(
+    layers: Iterable[Layer], name: str, model: str, opened_by: str | None = None
+) -> Layer:
+    """The layer of that name, whichever of its names it is; UsageError with a suggestion.
+
+    `opened_by` is what the command line opens the model by, where that is not its name.
+    """
     known = {alias: layer for layer in layers for alias in layer.names}
     if name not in known:
         hint = did_you_mean(name, known) or "."
-        raise UsageError(f"no layer '{name}' in {model}{hint} List them: camcli layers {model}")
+        raise UsageError(
+            f"no layer '{name}' in {model}{hint} List them: camcli layers {opened_by or model}"
+        )
     return known[name]

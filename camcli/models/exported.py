@@ -14,7 +14,7 @@ from torch.export.passes import move_to_device_pass
 from torch.utils._pytree import tree_unflatten
 
 from camcli.cam.layers import Layer, ModuleCall
-from camcli.errors import ModelError, ModelWarning
+from camcli.errors import DerivativeError, ModelError, ModelWarning
 from camcli.models.batches import filled, in_chunks, rows_at_a_time
 from camcli.models.calls import CallTrace, State, state_of
 from camcli.models.exported_file import load, unlifted
@@ -100,7 +100,7 @@ class ExportedNetwork:
         if logits.requires_grad and not self._differentiable.issuperset(edits):
             operator = underived(logits)
             if operator:
-                raise ModelError(
+                raise DerivativeError(
                     f"{operator} in {self.name} has no derivative; export it again with gradients "
                     "enabled, or explain a layer behind it (camcli layers lists them)"
                 )

@@ -15,7 +15,7 @@ from torch import Tensor
 from camcli.cam.grid import Grid, infer_grid
 from camcli.cam.layers import Layer, feature_maps, find_layer
 from camcli.cam.worth import Probe, bypassed, classify
-from camcli.errors import ModelError, UsageError
+from camcli.errors import DerivativeError, ModelError, UsageError
 from camcli.models.loaded import LoadedModel
 
 # Maps later than the default one are few: a transformer's last block has the most.
@@ -102,9 +102,15 @@ def default_layer(model: LoadedModel, layers: Sequence[Layer]) -> Layer:
     late = list(layers[-_LAST_MAPS:])
     if not late:
         raise ModelError(f"{model.name} has no feature map with more than one place to explain")
-    for layer, gradient in reversed(list(zip(late, _gradients(model, late), strict=True))):
+    gradients = _gradients(model, late)
+    for layer, gradient in reversed(list(zip(late, gradients, strict=True))):
         if _reaches(layer, gradient):
             return layer
+    if all(gradient is None for gradient in gradients):
+        raise ModelError(
+            f"no gradient comes back from the score of {model.name} to any of its layers, as after "
+            "no_grad, detach or argmax; trace or export it again with gradients enabled"
+        )
     raise ModelError(
         f"the score of {model.name} ({model.weights}) depends on none of its layers: every "
         "gradient is zero, as with a classifier whose weights are zero; load trained weights"
@@ -115,11 +121,14 @@ def chosen_layers(model: LoadedModel, names: Sequence[str]) -> list[Layer]:
     """The layers of those names; `auto` is the default one. A blank layer is a UsageError."""
     layers = layers_of(model)
     chosen = [
-        default_layer(model, layers) if name == "auto" else find_layer(layers, name, model.name)
+        default_layer(model, layers) if name == "auto" else _named(model, layers, name)
         for name in names
     ]
     distinct = list(dict.fromkeys(chosen))
-    for layer, gradient in zip(distinct, _gradients(model, distinct), strict=True):
+    with model.network.prepared():
+        logits, outputs = model.capture(synthetic_pictures(model), distinct)
+        gradients = _gradients_of(logits.max(dim=1).values.sum(), outputs)
+    for layer, gradient in zip(distinct, gradients, strict=True):
         if not _reaches(layer, gradient):
             better = default_layer(model, layers).name
             raise UsageError(
@@ -127,6 +136,20 @@ def chosen_layers(model: LoadedModel, names: Sequence[str]) -> list[Layer]:
                 f"(their gradient is zero); use --layer {better}"
             )
     return distinct
+
+
+def _named(model: LoadedModel, layers: Sequence[Layer], name: str) -> Layer:
+    # A file is opened by its path, and called by its name alone.
+    opened_by = model.weights if model.weights.endswith(model.name) else model.name
+    module = getattr(model.network, "module", None)
+    hidden = {} if module is None else dict(module.named_modules())
+    if name.partition(":")[0] in hidden and not any(name in layer.names for layer in layers):
+        raise UsageError(
+            f"'{name}' of {model.name} is not visible as a layer: it did not run, has no map with "
+            "places, or is inside a fork or behind an interface; list those that are: "
+            f"camcli layers {opened_by}"
+        )
+    return find_layer(layers, name, model.name, opened_by)
 
 
 def probe(model: LoadedModel, layer: Layer) -> Probe:
@@ -146,13 +169,15 @@ def probes(model: LoadedModel, layers: Sequence[Layer]) -> Iterator[Probe | None
     """
     x = synthetic_pictures(model)
     with model.network.prepared():
-        once, outputs = model.capture(x, layers)
+        behind, once, outputs = _captured(model, layers)
         score = once.max(dim=1).values.sum()
         reached = _gradients_of(score, outputs, retain_graph=True)
         gradients = _gradients_of(_every_class(once), outputs)
         once = once.detach()
         del outputs, score
-        for layer, own, every in zip(layers, reached, gradients, strict=True):
+        found = dict(zip(behind, zip(reached, gradients, strict=True), strict=True))
+        for layer in layers:
+            own, every = found.get(layer, (None, None))
             if every is None or not _reaches(layer, own):
                 yield None
             else:
@@ -189,8 +214,35 @@ def _reaches(layer: Layer, gradient: Tensor | None) -> bool:
 def _gradients(model: LoadedModel, layers: Sequence[Layer]) -> list[Tensor | None]:
     """The gradient of the predicted class's logit at each layer; None where there is no path."""
     with model.network.prepared():
-        logits, outputs = model.capture(synthetic_pictures(model), layers)
-        return _gradients_of(logits.max(dim=1).values.sum(), outputs)
+        behind, logits, outputs = _captured(model, layers)
+        found = _gradients_of(logits.max(dim=1).values.sum(), outputs)
+    by_layer = dict(zip(behind, found, strict=True))
+    return [by_layer.get(layer) for layer in layers]
+
+
+def _captured(
+    model: LoadedModel, layers: Sequence[Layer]
+) -> tuple[Sequence[Layer], Tensor, list[Tensor]]:
+    """The layers, logits and the layers' outputs, from one recorded pass where that can be.
+
+    Where an operator has no derivative, only the layers behind it; its error where none is.
+    """
+    x = synthetic_pictures(model)
+
+    def differentiable(layer: Layer) -> bool:
+        try:
+            model.capture(x, [layer])
+        except DerivativeError:
+            return False
+        return True
+
+    try:
+        return layers, *model.capture(x, layers)
+    except DerivativeError:
+        behind = [layer for layer in layers if differentiable(layer)]
+        if not behind:
+            raise
+    return behind, *model.capture(x, behind)
 
 
 def _gradients_of(

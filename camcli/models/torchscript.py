@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from camcli.cam.layers import Layer, ModuleCall
-from camcli.errors import ModelError, ModelWarning, UsageError
+from camcli.errors import DerivativeError, ModelWarning, UsageError
 from camcli.models.batches import filled, in_chunks, rows_at_a_time
 from camcli.models.calls import CallTrace, State, state_of
 from camcli.models.loaded import Edit, Edits
@@ -111,7 +111,7 @@ class ScriptNetwork:
         if logits.requires_grad and not self._differentiable.issuperset(edits):
             operator = underived(logits)
             if operator:
-                raise ModelError(
+                raise DerivativeError(
                     f"{operator} in {self.name} has no derivative; export it again with gradients "
                     "enabled, or explain a layer behind it (camcli layers lists them)"
                 )
@@ -191,7 +191,7 @@ class ScriptNetwork:
         try:
             with listening(heard), _executor(False):
                 answer = self._functions[wanted](self.module._c, x.to(self._dtype), *self._defaults)
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.Error) as error:  # the second: what the model itself raises
             if faults:
                 raise faults[0] from None
             raise _in_short(error) from error
@@ -251,7 +251,7 @@ def underived(logits: Tensor) -> str:
     return ""
 
 
-def _in_short(error: RuntimeError) -> RuntimeError:
+def _in_short(error: Exception) -> RuntimeError:
     """The interpreter's own words without its traceback; memory that ran out stays that."""
     text = str(error).strip()
     found = _REASON.findall(text)
