@@ -84,6 +84,8 @@ def _suspects(path: Path) -> Iterator[str]:
         yield from repeated(archive)
         for name in archive.namelist():
             lower = f"/{name.lower()}"
+            if "/aotinductor/" in lower:  # compiled code beside the graph, which torch would load
+                yield name
             if "/extra/" in lower or lower.startswith("/extra_files/"):
                 continue
             if "/models/" not in lower and not lower.endswith(".json"):
