@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from camcli.cam.layers import Layer
+from camcli.errors import ModelError
 from camcli.models.loaded import Edit, Edits
 
 Run = Callable[[Tensor, Edits], Tensor]
@@ -24,10 +25,10 @@ def rows_at_a_time(run: Run, x: Tensor, traced: int, exactly: bool = True) -> in
     """
     pair = torch.cat([x[:1], x[:1].flip(-1)])
 
-    def attempt(pictures: Tensor) -> Tensor | RuntimeError:
+    def attempt(pictures: Tensor) -> Tensor | RuntimeError | ModelError:
         try:
             logits = run(pictures, {})
-        except RuntimeError as error:
+        except (RuntimeError, ModelError) as error:  # ModelError: the answer is not (N, classes)
             return error
         count = len(pictures)
         return logits if len(logits) == count else RuntimeError(f"{len(logits)} rows for {count}")
@@ -38,10 +39,14 @@ def rows_at_a_time(run: Run, x: Tensor, traced: int, exactly: bool = True) -> in
         singles = [logits for logits in alone if isinstance(logits, Tensor)]
         if singles:
             own = torch.cat(singles)
-            same = isinstance(together, Tensor) and (not exactly or _agree(together, own))
+            same = (
+                isinstance(together, Tensor)
+                and together.shape[1:] == own.shape[1:]
+                and (not exactly or _agree(together, own))
+            )
             return None if same else 1
         answer = attempt(filled(x[:1], traced))
-        if isinstance(answer, RuntimeError):
+        if not isinstance(answer, Tensor):
             raise answer
         return traced
 

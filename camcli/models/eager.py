@@ -46,7 +46,7 @@ class EagerNetwork:
             for layer, edit in edits.items():
                 module = self.module.get_submodule(layer.module)
                 hooks.enter_context(module.register_forward_hook(_on_call(layer, edit)))
-            return logits_of(self.module(x), self.output)
+            return logits_of(self.module(x), self.output, len(x))
 
     @contextmanager
     def tail(self, x: Tensor, layer: Layer) -> Iterator[Edit]:
@@ -62,7 +62,7 @@ class EagerNetwork:
         again = replayed(self.module, x, layer)
 
         def short(output: Tensor) -> Tensor:
-            return logits_of(again(output), self.output)
+            return logits_of(again(output), self.output, len(output))
 
         try:
             with torch.no_grad():

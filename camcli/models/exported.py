@@ -158,7 +158,7 @@ class ExportedNetwork:
             edit = wanted.get(number)
             return value if edit is None else edit(value)
 
-        return logits_of(self._answer(x, listen), self.output)
+        return logits_of(self._answer(x, listen), self.output, len(x))
 
     def _answer(self, x: Tensor, listener: Listener) -> Any:
         """What the model returns, its taps shown to a listener."""

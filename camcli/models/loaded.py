@@ -100,7 +100,14 @@ class LoadedModel:
     def answers(self, logits: Tensor) -> Tensor:
         """A network's logits in float32, one a class."""
         logits = logits.float()
-        return torch.cat([-logits, logits], dim=1) if logits.shape[1] == 1 else logits
+        if logits.shape[1] > 1:
+            return logits
+        if self.activation == "softmax":  # one picture gave more
+            raise ModelError(
+                f"{self.name} returned one logit a picture for a batch of {len(logits)}, but has "
+                f"{self.classes.count} classes; it must treat every picture of a batch alike"
+            )
+        return torch.cat([-logits, logits], dim=1)
 
     @recording()
     def capture(self, x: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, list[Tensor]]:

@@ -12,22 +12,29 @@ from camcli.errors import ModelError, UsageError
 _NAMES = ("logits", "out", "output", "scores", "prediction", "predictions")
 
 
-def logits_of(output: Any, choice: str | int | None = None) -> Tensor:
-    """The logits (N, classes) of a model's answer.
+def logits_of(output: Any, choice: str | int | None = None, count: int | None = None) -> Tensor:
+    """The logits (N, classes) of a model's answer to `count` pictures.
 
     `choice` is the user's word: a key or attribute, or a place in a tuple. Without it they are the
     only tensor of two dimensions, or the one under a usual name. Of a tuple of equally wide ones
     they are the first, for auxiliary heads follow the main one; of anything else a ModelError.
+    Where no tensor has two dimensions, one that lacks them or has them to spare will do: a map of
+    one place, a logit a picture, or the classes of the only picture.
     """
     if choice is not None:
-        return _checked(_chosen(output, choice))
+        return logits_of(_chosen(output, choice), None, count)
     if isinstance(output, Tensor):
-        return _checked(output)
+        return _checked(output, count)
     parts = _parts(output)
-    found: dict[str | int, Tensor] = {key: part for key, part in parts.items() if _is_logits(part)}
-    named = [found[name] for name in _NAMES if name in found]
+    shaped = {key: _shaped(part, count) for key, part in parts.items()}
+    usable = {key: part for key, part in shaped.items() if part is not None}
+    named = [usable[name] for name in _NAMES if name in usable]
     if named:
         return named[0]
+    found = {key: part for key, part in usable.items() if parts[key].dim() == 2} or usable
+    inner = [part for part in parts.values() if _parts(part)]
+    if not found and len(inner) == 1:
+        return logits_of(inner[0], None, count)
     listed = isinstance(output, Sequence)
     if len(found) == 1 or (listed and len({part.shape for part in found.values()}) == 1):
         return next(iter(found.values()))
@@ -63,16 +70,24 @@ def _parts(output: Any) -> dict[str | int, Any]:
     return {} if isinstance(output, Tensor) else dict(getattr(output, "__dict__", {}))
 
 
-def _is_logits(part: Any) -> bool:
-    return isinstance(part, Tensor) and part.dim() == 2
+def _shaped(part: Any, count: int | None) -> Tensor | None:
+    """A tensor as (N, classes), where it can be nothing else."""
+    if not isinstance(part, Tensor) or part.dim() == 2:
+        return part if isinstance(part, Tensor) else None
+    if part.dim() > 2:  # a fully convolutional head's map of one place
+        return part.flatten(1) if part.shape[:2].numel() == part.numel() else None
+    if part.numel() == count:  # squeezed: one logit a picture
+        return part.reshape(-1, 1)
+    return part[None] if count == 1 and part.dim() == 1 and part.numel() else None
 
 
-def _checked(part: Any) -> Tensor:
-    if isinstance(part, Tensor) and part.dim() == 2:
-        return part
-    raise ModelError(
-        f"the model returned {_shown(part)}; one tensor of logits (N, classes) is needed"
-    )
+def _checked(part: Tensor, count: int | None) -> Tensor:
+    shaped = _shaped(part, count)
+    if shaped is None:
+        raise ModelError(
+            f"the model returned {_shown(part)}; one tensor of logits (N, classes) is needed"
+        )
+    return shaped
 
 
 def _shown(output: Any) -> str:

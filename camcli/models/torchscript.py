@@ -173,7 +173,7 @@ class ScriptNetwork:
             return value if edit is None else edit(value)
 
         wanted = frozenset(k for k, site in enumerate(sites) if site.leaves and site.name in names)
-        return logits_of(self._answer(x, wanted, listen), self.output)
+        return logits_of(self._answer(x, wanted, listen), self.output, len(x))
 
     def _answer(self, x: Tensor, wanted: frozenset[int], listen: Listener) -> Any:
         """What the model returns, its taps shown to a listener, whose own faults come out whole."""
