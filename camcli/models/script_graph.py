@@ -59,6 +59,9 @@ class TappedGraph:
             _set_device(node, device)
             if node.kind() == "aten::warn":  # meant for those who scripted the model
                 node.destroy()
+            elif node.kind() == "aten::cuda" and device.type != "cuda":  # x.cuda()
+                node.output().replaceAllUsesWith(next(node.inputs()))
+                node.destroy()
             elif node.kind() in DIFFERENTIABLE:
                 _make_differentiable(self._graph, node)
             elif node.kind() == "aten::linear":
