@@ -20,19 +20,20 @@ Kind = Literal["torchscript", "exported", "checkpoint", "pickled", "safetensors"
 
 _SUFFIXES = (".pt", ".pth", ".pt2", ".bin", ".ckpt", ".safetensors", ".torchscript", ".ts", ".tar")
 _MAGIC = 0x1950A86A20F9469CFC6C  # the number that files of torch before 1.6 begin with
+_GIVE = "give a file that torch saved"
 _PICTURE = "a picture; give pictures first, and the model's file with --model"
 # What stands where in files of other kinds.
 _OTHERS = (
     (0, b"version https://git-lfs", "a Git LFS pointer, and the model is still on the server; "
      "run git lfs pull"),
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras)"),
-    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"\x89HDF\r\n\x1a\n", f"an HDF5 file (Keras); {_GIVE}"),
+    (0, b"\x93NUMPY", f"a NumPy array; {_GIVE}"),
     (0, b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (0, b"BZh", "compressed with bzip2: unpack it first"),
     (0, b"\xfd7zXZ", "compressed with xz: unpack it first"),
     (0, b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
     (257, b"ustar", "a tar archive: unpack it first"),
-    (0, b"GGUF", "a GGUF file"),
+    (0, b"GGUF", f"a GGUF file; {_GIVE}"),
     (4, b"PTMF", "a TorchScript file optimized for mobile (flatbuffer); use the original file"),
     (4, b"ET12", "an ExecuTorch program, optimized for mobile; use the original file"),
     (4, b"TFL3", "a TensorFlow Lite file; give the PyTorch model that it was made from"),
@@ -73,7 +74,9 @@ def kind_of(path: str) -> Kind:
             if _is_safetensors(start, file):
                 return "safetensors"
     except OSError as error:
-        raise ModelError(f"'{path}' cannot be read ({error.strerror})") from error
+        raise ModelError(
+            f"'{path}' cannot be read ({error.strerror}); check the file and who may read it"
+        ) from error
     raise ModelError(f"'{path}' is no model file: it is {_what(path, start)}")
 
 
@@ -151,7 +154,7 @@ def _zip_kind(path: str) -> Kind:
         )
     if "data.pkl" in names:
         return _object_kind(path)
-    raise ModelError(f"'{path}' is a zip archive, but none that torch wrote")
+    raise ModelError(f"'{path}' is a zip archive, but none that torch wrote; {_GIVE}")
 
 
 def _pickle_kind(path: str, file: IO[bytes]) -> Kind:
@@ -161,7 +164,9 @@ def _pickle_kind(path: str, file: IO[bytes]) -> Kind:
     except Exception as error:  # whatever damage makes the reader raise
         raise damaged(path) from error
     if number != [_MAGIC]:
-        raise ModelError(f"'{path}' is a Python pickle that torch did not write, and stays shut")
+        raise ModelError(
+            f"'{path}' is a Python pickle that torch did not write, and stays shut; {_GIVE}"
+        )
     return _object_kind(path)
 
 
@@ -240,7 +245,7 @@ def _is_safetensors(start: bytes, file: IO[bytes]) -> bool:
 def _what(path: str, start: bytes) -> str:
     """What a file that is no model is, as far as its first bytes tell."""
     if not start:
-        return "empty"
+        return f"empty; {_GIVE}"
     if path.lower().endswith(".onnx"):
         return "an ONNX file; give the PyTorch model that it was made from"
     for place, magic, what in _OTHERS:
@@ -253,5 +258,5 @@ def _what(path: str, start: bytes) -> str:
     except UnicodeDecodeError:
         text = "\0"
     if text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
-        return f"text (it begins {text.split(chr(10))[0][:40]!r})"
-    return f"of a kind that camcli does not know (it begins {start[:8].hex(' ')})"
+        return f"text (it begins {text.split(chr(10))[0][:40]!r}); {_GIVE}"
+    return f"of a kind that camcli does not know (it begins {start[:8].hex(' ')}); {_GIVE}"
