@@ -171,12 +171,15 @@ def _say_weights(model: LoadedModel) -> None:
 
 
 def _say_remarks(model: LoadedModel, measured: bool) -> None:
-    """What was assumed; not how pictures are prepared, where it was not asked for."""
+    """What was assumed; not of labels, nor of how pictures are prepared where that is not used."""
     from camcli.models.assembly import prepared_remark
+    from camcli.models.labels import named_remark
 
-    unsaid = "" if measured else prepared_remark(model.preprocessing)
+    unsaid = [named_remark(model.classes, model.labels)]
+    if not measured:
+        unsaid.append(prepared_remark(model.preprocessing))
     for sentence in model.remarks:
-        if sentence != unsaid:
+        if sentence not in unsaid:
             say(f"camcli: {shown(sentence)}")
 
 

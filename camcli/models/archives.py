@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,8 @@ _RECIPE = "preprocessing.json"
 )
 def load(request: ModelRequest) -> LoadedModel:
     """The graph as it was saved, with the labels and preprocessing that were saved beside it."""
-    from camcli.models.assembly import ASSUMED, assembled, prepared_remark, recipe_of
-    from camcli.models.labels import imagenet_labels
+    from camcli.models.assembly import assembled, prepared_remark, recipe_of
+    from camcli.models.labels import ASSUMED, imagenet_labels, named_remark
     from camcli.models.opening import find_device
     from camcli.models.weights import file_sha256
 
@@ -48,7 +49,7 @@ def load(request: ModelRequest) -> LoadedModel:
         origins.append("the size it was made with")
     recipe = recipe_of(request, known, " and ".join(origins))
     labels = _stored_labels(extra, path)
-    return assembled(
+    model = assembled(
         request,
         network,
         name=os.path.basename(request.name),
@@ -58,6 +59,13 @@ def load(request: ModelRequest) -> LoadedModel:
         labels=labels or (imagenet_labels(), ASSUMED),
         remarks=(prepared_remark(recipe),),
     )
+    if labels is None or request.labels is not None:
+        return model
+    names, origin = labels
+    said = named_remark(model.classes, origin)
+    if model.classes.labels is None:
+        said = f"{origin} names {len(names)} classes, not {model.classes.count}, and is not used."
+    return replace(model, remarks=(*model.remarks, said))
 
 
 def _opened(request: ModelRequest, path: Path, device: Any) -> tuple[Any, tuple[int, int] | None]:
@@ -125,6 +133,6 @@ def _stored_labels(extra: Mapping[str, bytes], path: Path) -> tuple[tuple[str, .
             try:
                 text = extra[name].decode("utf-8-sig")
                 return parse_labels(text, Path(name).suffix), f"{name} in {path.name}"
-            except (ValueError, KeyError) as error:
+            except ValueError as error:
                 raise ModelError(f"{name} in {path} cannot be read ({error})") from error
     return None

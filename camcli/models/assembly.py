@@ -10,11 +10,10 @@ import torch
 from camcli.errors import ModelError, UsageError
 from camcli.images.preprocess import Preprocessing
 from camcli.models.eager import EagerNetwork
-from camcli.models.labels import classes_of
+from camcli.models.labels import ASSUMED, classes_of, named_remark
 from camcli.models.loaded import LoadedModel, Network
 from camcli.records import ModelRequest
 
-ASSUMED = "imagenet1k (assumed for 1,000 classes)"
 _NEEDED = ("size", "mean", "std")
 _USUAL = {"interpolation": "bilinear", "fit": "crop"}
 
@@ -73,6 +72,9 @@ def assembled(
     usual = "sigmoid" if count == 1 else "softmax"
     activation = usual if request.activation == "auto" else request.activation
     classes, labels_from = classes_of(count, request.labels, *labels)
+    guessed = labels_from in (ASSUMED, "none")
+    if request.labels is None and request.weights != "none" and guessed:
+        remarks += (named_remark(classes, labels_from),)
     return LoadedModel(
         name=name,
         network=network,

@@ -56,14 +56,15 @@ def of_module(
     timm's modules carry the way in which pictures are prepared for them; of others it must be
     said. The digest is that of the values, and of the code that made them where it is known.
     """
-    from camcli.models.assembly import ASSUMED, assembled, prepared_remark, recipe_of
+    from camcli.models.assembly import assembled, prepared_remark, recipe_of
     from camcli.models.eager import EagerNetwork
-    from camcli.models.labels import imagenet_labels
-    from camcli.models.timm import module_sha256, recipe_fields
+    from camcli.models.timm import module_sha256, published_labels, recipe_fields
 
     config = getattr(module, "pretrained_cfg", None)
-    known = recipe_fields(config) if isinstance(config, dict) and "mean" in config else {}
+    config = config if isinstance(config, dict) and "mean" in config else {}
+    known = recipe_fields(config) if config else {}
     recipe = recipe_of(request, known, f"the pretrained_cfg of {name}")
+    labels = published_labels(config or {"num_classes": 1000}, name, sure=False)
     digest = module_sha256(module)
     return assembled(
         request,
@@ -72,7 +73,7 @@ def of_module(
         weights=weights,
         sha256=f"{digest}+{code}" if code else digest,
         recipe=recipe,
-        labels=(imagenet_labels(), ASSUMED),
+        labels=labels,
         remarks=(prepared_remark(recipe),),
     )
 

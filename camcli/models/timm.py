@@ -58,7 +58,9 @@ def load(request: ModelRequest) -> LoadedModel:
         module = seeded(partial(_create, name, num_classes=count))
         load_into(module, state, origin, request.name)
         remarks = (f"Pictures are prepared as for {request.name}: {path} does not say how.",)
-    known_labels = (None, "none") if request.weights == "none" else _labels(config, request)
+    labels: tuple[tuple[str, ...] | None, str] = (None, "none")
+    if request.weights != "none":
+        labels = published_labels(config, name, sure=request.weights == "DEFAULT")
     return assembled(
         request,
         EagerNetwork(module, request.output),
@@ -66,7 +68,7 @@ def load(request: ModelRequest) -> LoadedModel:
         weights=origin,
         sha256=sha256,
         recipe=recipe_of(request, recipe_fields(config), f"timm's configuration of {name}"),
-        labels=known_labels,
+        labels=labels,
         remarks=remarks,
     )
 
@@ -101,6 +103,31 @@ def recipe_fields(config: Mapping[str, Any]) -> dict[str, Any]:
         "interpolation": _INTERPOLATIONS.get(config["interpolation"], "bicubic"),
         "fit": fit,
     }
+
+
+def published_labels(
+    config: Mapping[str, Any], name: str, *, sure: bool
+) -> tuple[tuple[str, ...] | None, str]:
+    """The names of the classes that a configuration is for, and where they are from.
+
+    Not `sure` where the weights are others, which may have as many classes of their own.
+    """
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    from camcli.models.labels import ASSUMED, imagenet_labels, listed
+
+    if config.get("label_names"):
+        said = config.get("label_descriptions") or {}
+        names = tuple(str(said.get(label, label)) for label in listed(config["label_names"]))
+        return names, f"the label_names of {name}"
+    if config.get("num_classes") == 1000:
+        return imagenet_labels(), "imagenet1k" if sure else ASSUMED
+    subset = infer_imagenet_subset(dict(config))
+    if subset is None:
+        return None, "none"
+    names = tuple(ImageNetInfo(subset).label_descriptions())
+    assumed = "" if sure else f" (assumed for {len(names):,} classes)"
+    return names, f"timm's {subset}{assumed}"
 
 
 def module_sha256(module: nn.Module) -> str:
@@ -164,13 +191,3 @@ def _quietly(name: str, fetch: Any) -> Any:
             f"the weights of timm's {name} cannot be downloaded{offline}: {reason}; download them "
             "elsewhere and give --weights FILE, or use --weights none for seeded random weights"
         ) from error
-
-
-def _labels(config: Mapping[str, Any], request: ModelRequest) -> tuple[tuple[str, ...] | None, str]:
-    """The names of ImageNet's classes, where a model was trained on them all."""
-    from camcli.models.assembly import ASSUMED
-    from camcli.models.labels import imagenet_labels
-
-    if config.get("num_classes") != 1000:
-        return None, "none"
-    return imagenet_labels(), "imagenet1k" if request.weights == "DEFAULT" else ASSUMED

@@ -137,7 +137,7 @@ def _only_side(name: str, state: StateDict | None) -> int | None:
 def _choose(name: str, weights: str) -> _Chosen:
     from torchvision import models
 
-    from camcli.models.assembly import ASSUMED
+    from camcli.models.labels import ASSUMED
     from camcli.models.weights import SEED, fetch, file_sha256, read_state_dict
 
     entries = models.get_model_weights(name)

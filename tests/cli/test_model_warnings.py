@@ -57,7 +57,8 @@ def test_quiet_says_nothing(camcli: Callable, odd: Path, picture: Callable, tmp_
     out = tmp_path / "out"
     done = camcli("explain", picture("a.png"), "--model", odd, *PREPARED, "-o", out, "-q", check=0)
     assert (done.stdout, done.stderr) == (b"", b"")
-    assert len(json.loads((out / "run.json").read_text())["model"]["remarks"]) == 3
+    remarks = json.loads((out / "run.json").read_text())["model"]["remarks"]
+    assert any(PIECES in sentence for sentence in remarks)
 
 
 def test_layers_says_it_and_nothing_of_colours_that_it_did_not_ask_for(

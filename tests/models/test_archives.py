@@ -43,7 +43,34 @@ def test_size_preprocessing_and_labels_come_with_the_file(traced) -> None:
     assert model.preprocessing.origin == (
         "preprocessing.json in traced.pt and the size it was made with"
     )
-    assert "as said by preprocessing.json" in model.remarks[0]
+    prepared, named = model.remarks
+    assert "as said by preprocessing.json" in prepared
+    assert named == "Classes are named by labels.txt in traced.pt."
+
+
+@pytest.mark.parametrize(
+    ("extra", "labels", "said"),
+    [
+        ({"labels_json": '{"2": "c", "0": "a", "1": "b"}'}, ("a", "b", "c"),
+         "Classes are named by labels.json in traced.pt."),
+        ({"labels_csv": "index,label\n1,b\n0,a\n2,c\n"}, ("a", "b", "c"),
+         "Classes are named by labels.csv in traced.pt."),
+        ({"labels_txt": "a\nb\n"}, None,
+         "labels.txt in traced.pt names 2 classes, not 3, and is not used."),
+        ({}, None, "The 3 classes go by their numbers; --labels FILE names them."),
+    ],
+)  # fmt: skip
+def test_where_the_names_of_classes_come_from_is_said(traced, extra, labels, said: str) -> None:
+    model = open_model(traced(**extra), device="cpu", mean=tuple(HALF), std=tuple(HALF))
+    assert model.classes.labels == labels
+    assert model.remarks[-1] == said
+
+
+def test_labels_in_a_file_that_are_none_are_one_sentence(traced) -> None:
+    with pytest.raises(
+        ModelError, match=r"^labels.json in .*traced.pt cannot be read \(index 0 is"
+    ):
+        open_model(traced(labels_json='{"1": "a"}'), device="cpu", mean=HALF, std=HALF)
 
 
 def test_what_the_file_does_not_say_is_asked_for(traced) -> None:

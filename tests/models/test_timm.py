@@ -14,7 +14,7 @@ from torch import nn
 from camcli.errors import ModelError, UsageError
 from camcli.images.preprocess import prepare
 from camcli.models.opening import open_model
-from camcli.models.timm import recipe_fields
+from camcli.models.timm import published_labels, recipe_fields
 from tests.conftest import live_in, noise_pictures
 
 NAME = "resnet10t.c3_in1k"
@@ -70,6 +70,53 @@ def test_weights_of_a_file_say_how_many_classes_there_are(tmp_path: Path) -> Non
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with model.network.prepared(), torch.no_grad():
         assert torch.equal(model.logits(x), module(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "origin", "labels"),
+    [
+        ("resnet50.a1_in1k", "imagenet1k", {0: "tench"}),
+        ("coatnet_2_rw_224.sw_in12k", "timm's imagenet-12k", {0: "benthos"}),
+        ("beit_base_patch16_224.in22k_ft_in22k", "timm's imagenet-22k", {0: "organism, being"}),
+        ("flexivit_base.300ep_in21k", "timm's imagenet-21k-goog", {21842: "knothole"}),
+        ("mixer_b16_224.miil_in21k", "timm's imagenet-21k-miil", {5: "food, nutrient"}),
+        ("focalnet_huge_fl3.ms_in22k", "timm's imagenet-22k-ms", {0: "tench, Tinca tinca"}),
+        ("mvitv2_base_cls.fb_inw21k", "none", None),
+        ("eva02_base_patch16_clip_224.merged2b", "none", None),
+    ],
+)
+def test_classes_have_the_names_of_what_a_model_was_trained_on(name, origin, labels) -> None:
+    config = timm.get_pretrained_cfg(name).to_dict()
+    found, said = published_labels(config, name, sure=True)
+    assert said == origin
+    if labels is None:
+        assert found is None
+        return
+    assert len(found) == config["num_classes"]
+    assert all(found[index] == label for index, label in labels.items())
+    _, assumed = published_labels(config, name, sure=False)
+    assert assumed.endswith(f"(assumed for {len(found):,} classes)")
+
+
+def test_a_configuration_may_name_its_classes_itself() -> None:
+    told = {"num_classes": 1000, "label_names": ["n1", "n2"], "label_descriptions": {"n2": "dog"}}
+    assert published_labels(told, "mine", sure=True) == (("n1", "dog"), "the label_names of mine")
+    by_index = {"label_names": {"1": "dog", "0": "cat"}}
+    assert published_labels(by_index, "mine", sure=True)[0] == ("cat", "dog")
+
+
+def test_a_model_of_thousands_of_classes_says_their_names(monkeypatch) -> None:
+    def create(name: str, pretrained: bool = False, **options: object) -> nn.Module:
+        small = nn.Conv2d(3, 4, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        return nn.Sequential(*small, nn.Linear(4, 11221)).eval()
+
+    monkeypatch.setattr(timm, "create_model", create)
+    model = open_model("timm:mixer_b16_224.miil_in21k", device="cpu", size=(32, 32))
+    assert (model.classes.label(5), model.labels) == ("food, nutrient", "timm's imagenet-21k-miil")
+    assert model.remarks == ()
+    model = open_model("timm:mvitv2_base_cls.fb_inw21k", device="cpu", size=(32, 32))
+    assert model.classes.label(5) == "5"
+    assert model.remarks == ("The 11,221 classes go by their numbers; --labels FILE names them.",)
 
 
 def test_names_that_timm_does_not_have_get_a_suggestion(tmp_path: Path) -> None:
