@@ -44,7 +44,7 @@ def load(request: ModelRequest) -> LoadedModel:
     known, origins = _stored_recipe(extra, path), [f"{_RECIPE} in {path.name}"]
     if not known:
         origins = []
-    if "size" not in known and size is not None:
+    if size is not None and "size" not in known and "size" not in request.preprocessing:
         known["size"] = size
         origins.append("the size it was made with")
     recipe = recipe_of(request, known, " and ".join(origins))
