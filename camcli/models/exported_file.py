@@ -50,6 +50,11 @@ def load(path: Path, *, trusted: bool = False) -> torch.export.ExportedProgram:
             return torch.export.load(file)
     except Exception as error:  # whatever a damaged or newer file makes torch's readers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "CUDA" in reason or "NVIDIA" in reason:
+            raise ModelError(
+                f"'{path}' was exported on a GPU, where torch wants its weights again ({reason}); "
+                "export it on the CPU, or run camcli where there is one"
+            ) from error
         raise ModelError(
             f"'{path}' cannot be loaded by torch {torch.__version__} ({reason}); "
             "export it again with this version, or install the one that wrote it"
