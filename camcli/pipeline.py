@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL.Image import Image
+    from torch import nn
 
     from camcli.engine import Engine
     from camcli.models.loaded import LoadedModel
@@ -103,7 +104,7 @@ def explained(
 def explain(
     pictures: Iterable[str | os.PathLike[str] | Image | npt.NDArray[np.uint8]],
     *,
-    model: LoadedModel | str = "efficientnet_lite0",
+    model: LoadedModel | nn.Module | str = "efficientnet_lite0",
     method: str | Iterable[str] = "hirescam",
     layer: str | Iterable[str] = "auto",
     target: str = "predicted",
@@ -118,10 +119,11 @@ def explain(
     a method, layer or class that does not exist.
     """
     from camcli.engine import Engine
+    from camcli.models.loaded import LoadedModel
     from camcli.models.opening import open_model
 
     engine = Engine(
-        open_model(model) if isinstance(model, str) else model,
+        model if isinstance(model, LoadedModel) else open_model(model),
         methods=[method] if isinstance(method, str) else list(method),
         layers=[layer] if isinstance(layer, str) else list(layer),
         target=target,

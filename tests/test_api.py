@@ -202,6 +202,77 @@ def test_open_model_takes_preprocessing_by_keyword() -> None:
     assert model.classes.label(0) == "tench"
 
 
+HALF = (0.5, 0.5, 0.5)
+
+
+def of_three_classes() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return live_in(nn.Sequential(*layers, nn.Linear(8, 3)), 32)
+
+
+def test_open_model_takes_a_module_and_leaves_it_as_it_was(picture) -> None:
+    module = of_three_classes().train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    model = camcli.open_model(module, size=32, mean=HALF, std=HALF, labels=["cat", "dog", "emu"])
+    (explanation,) = camcli.explain([picture("a.png")], model=model)
+    assert (explanation.model, model.weights) == ("Sequential", "the module's own")
+    assert (model.preprocessing.size, model.labels) == ((32, 32), "the caller")
+    assert explanation.predictions[0].label in ("cat", "dog", "emu")
+    assert explanation.cams[0].faithful
+    assert model.remarks == (
+        "Pictures are prepared at 32x32 as said by flags (--size, --mean, --std); usual "
+        "interpolation and fit.",
+    )
+    assert module.training
+    assert all(parameter.requires_grad for parameter in module.parameters())
+    torch.testing.assert_close(dict(module.state_dict()), before, rtol=0, atol=0)
+
+
+def test_a_compiled_module_is_the_one_that_was_compiled(picture) -> None:
+    module = of_three_classes()
+    recipe = {"size": 32, "mean": HALF, "std": HALF}
+    models = [camcli.open_model(m, **recipe) for m in (module, torch.compile(module))]
+    one, other = (next(camcli.explain([picture("a.png")], model=model)) for model in models)
+    assert same_map(one, other)
+
+
+def test_a_module_of_timm_knows_how_pictures_are_prepared(picture) -> None:
+    import timm
+
+    module = live_in(timm.create_model("resnet10t", num_classes=3))
+    (explanation,) = camcli.explain([picture("a.png")], model=module, batch_size=1)
+    assert explanation.model == "ResNet"
+    model = camcli.open_model(module)
+    assert model.preprocessing.origin == "the pretrained_cfg of ResNet"
+    assert model.preprocessing.size == (176, 176)
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "message"),
+    [
+        (nn.Flatten(), {}, "Flatten does not say how pictures are prepared for it; give --size, "
+         "--mean, --std as in its training (ImageNet's"),
+        (of_three_classes(), {"size": 32, "mean": HALF, "std": HALF, "labels": ["cat"]},
+         "labels names 1 classes, but the model has 3"),
+        (nn.Flatten(), {"weights": "none"}, "weights and arch are for a model's name"),
+        (nn.Flatten(), {"arch": "resnet18"}, "weights and arch are for a model's name"),
+        (dict, {}, "open_model was given type; a torch.nn.Module is needed"),
+    ],
+)  # fmt: skip
+def test_a_module_that_cannot_be_explained_as_it_is_is_one_sentence(given, more, message) -> None:
+    with pytest.raises(camcli.CamcliError) as caught:
+        camcli.open_model(given, **more)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_scripted_module_is_to_be_saved() -> None:
+    with pytest.raises(ModelError, match=r"^open_model was given a TorchScript module; save it"):
+        camcli.open_model(torch.jit.script(nn.Flatten()))
+
+
 def test_a_device_that_is_not_there_is_an_error_of_one_sentence() -> None:
     with pytest.raises(ModelError) as caught:
         camcli.open_model(device="cuda:99")

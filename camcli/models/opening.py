@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
+from camcli.cam.targets import Classes
 from camcli.errors import ModelError, ModelWarning, UsageError
+from camcli.models.labels import named_remark
 from camcli.models.loaded import LoadedModel
 from camcli.records import ModelRequest
 from camcli.registry import SOURCES
 
 
 def open_model(
-    name: str = "efficientnet_lite0",
+    model: str | nn.Module = "efficientnet_lite0",
     *,
     weights: str = "DEFAULT",
-    labels: str | None = None,
+    labels: str | Sequence[str] | None = None,
     device: str = "auto",
     arch: str | None = None,
     trust: bool = False,
@@ -28,7 +31,10 @@ def open_model(
     activation: Literal["auto", "softmax", "sigmoid"] = "auto",
     **preprocessing: object,
 ) -> LoadedModel:
-    """Load a model, ready to be explained: by name, from a file, or from Python code.
+    """A model, ready to be explained: by name, from a file or Python code, or a module itself.
+
+    A module stays where it is, and is put back as it was after every use. `labels` is imagenet1k,
+    a file, or the names themselves; a `size` may be one number.
 
     `weights` is DEFAULT, the name of a weights entry, a state-dict file, or none (seeded random).
     `arch` is the architecture of a file of weights; `trust` lets a pickled model run its code;
@@ -36,16 +42,35 @@ def open_model(
     override fields of its `Preprocessing`. Raises UsageError for a name that does not exist and
     ModelError for a file or weights that cannot be had.
     """
-    return open_request(
-        ModelRequest(name, weights, labels, device, preprocessing, arch, trust, output, activation)
+    module, name = (None, model) if isinstance(model, str) else (model, type(model).__name__)
+    file = labels if isinstance(labels, str) else None
+    size = preprocessing.get("size")
+    if isinstance(size, int):
+        preprocessing["size"] = (size, size)
+    opened = open_request(
+        ModelRequest(name, weights, file, device, preprocessing, arch, trust, output, activation),
+        module,
     )
+    return opened if labels is None or isinstance(labels, str) else _named(opened, tuple(labels))
 
 
-def open_request(request: ModelRequest) -> LoadedModel:
+def open_request(request: ModelRequest, module: nn.Module | None = None) -> LoadedModel:
     """The model that was asked for; what it warns of while it is opened is among its remarks."""
+    from camcli.models.python import of_object
+
     with _heard() as told:
-        loaded = _loaded(request)
+        loaded = _loaded(request) if module is None else of_object(request, module)
     return replace(loaded, remarks=(*loaded.remarks, *dict.fromkeys(told)))
+
+
+def _named(model: LoadedModel, names: tuple[str, ...]) -> LoadedModel:
+    """The model with the caller's names of its classes."""
+    count = model.classes.count
+    if len(names) != count:
+        raise UsageError(f"labels names {len(names)} classes, but the model has {count}")
+    unsaid = named_remark(model.classes, model.labels)
+    remarks = tuple(sentence for sentence in model.remarks if sentence != unsaid)
+    return replace(model, classes=Classes(count, names), labels="the caller", remarks=remarks)
 
 
 @contextmanager

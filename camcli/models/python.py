@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,18 @@ def load(request: ModelRequest) -> LoadedModel:
         load_into(module, plain(state, module.state_dict()), str(path), request.name)
         weights, digest = str(path), f"{file_sha256(path)}+{digest}"
     return of_module(request, module, request.name, weights, digest)
+
+
+def of_object(request: ModelRequest, module: nn.Module) -> LoadedModel:
+    """The caller's own module, on the device where it is unless another is named."""
+    if request.weights != "DEFAULT" or request.arch is not None:
+        raise UsageError("weights and arch are for a model's name; a module has its own")
+    module = _module(module, "open_model was given")
+    module = getattr(module, "_orig_mod", module)  # torch.compile's takes no hooks
+    tensor = next(iter(module.state_dict().values()), None)
+    if request.device == "auto" and tensor is not None:
+        request = replace(request, device=str(tensor.device))
+    return of_module(request, module, request.name, "the module's own")
 
 
 def of_module(
@@ -142,25 +155,22 @@ def _beside(folder: str) -> Iterator[None]:
 
 
 def _made(factory: Callable[[], Any], name: str) -> nn.Module:
+    from camcli.models.weights import seeded
+
+    with _told(f"--model {name}"):
+        return seeded(lambda: _module(factory(), f"--model {name} returned"), fill=False)
+
+
+def _module(value: Any, come: str) -> nn.Module:
+    """An object that takes hooks; of others, a sentence that begins with how it has come."""
     import torch
     from torch import nn
 
-    from camcli.models.weights import seeded
-
-    def build() -> nn.Module:
-        module = factory()
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ModelError(
-                f"--model {name} returned a TorchScript module; save it, and give the file"
-            )
-        if not isinstance(module, nn.Module):
-            raise ModelError(
-                f"--model {name} returned {type(module).__name__}; a torch.nn.Module is needed"
-            )
-        return module
-
-    with _told(f"--model {name}"):
-        return seeded(build, fill=False)
+    if isinstance(value, torch.jit.ScriptModule):
+        raise ModelError(f"{come} a TorchScript module; save it, and give the file")
+    if not isinstance(value, nn.Module):
+        raise ModelError(f"{come} {type(value).__name__}; a torch.nn.Module is needed")
+    return value
 
 
 @contextmanager
