@@ -6,10 +6,12 @@ there is a picture to explain.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from camcli.images.decode import DecodeSettings, decode, failure, from_picture
@@ -39,6 +41,17 @@ class Sized(Protocol):
 R = TypeVar("R", bound=Sized)
 
 
+class Explainer(Protocol):
+    """What the flow asks of an engine."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def prepared(self) -> AbstractContextManager[None]: ...
+
+    def explain(self, pictures: Sequence[Decoded]) -> list[Explanation | Failure]: ...
+
+
 def bounded_map(
     pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int, prompt: bool = False
 ) -> Iterator[R]:
@@ -65,7 +78,7 @@ def bounded_map(
 
 
 def outcomes(
-    engine: Engine, decoded: Iterable[Decoded | Failure]
+    engine: Explainer, decoded: Iterable[Decoded | Failure]
 ) -> Iterator[Explanation | Failure]:
     """Group pictures into batches and explain them: one outcome an input, in order."""
     waiting: list[Decoded | Failure] = []
@@ -82,12 +95,31 @@ def outcomes(
 
 
 def _explained_in_place(
-    engine: Engine, waiting: list[Decoded | Failure]
+    engine: Explainer, waiting: list[Decoded | Failure]
 ) -> Iterator[Explanation | Failure]:
     batch = [item for item in waiting if isinstance(item, Decoded)]
     explained = iter(engine.explain(batch) if batch else [])
     for item in waiting:
         yield item if isinstance(item, Failure) else next(explained)
+
+
+def through(
+    engine: Explainer,
+    refs: Iterable[ImageRef],
+    read: Callable[[ImageRef], Decoded | Failure],
+    write: Callable[[Explanation | Failure], R],
+    workers: int,
+    stopped: Callable[[], bool],
+) -> Iterator[R]:
+    """Decode in threads, explain here, write in threads: what `write` returns, in order.
+
+    Once `stopped`, the pictures that are already batched are the last ones.
+    """
+    ahead = 2 * engine.batch_size
+    with ThreadPoolExecutor(workers) as pool:
+        decoded = bounded_map(pool, read, refs, ahead)
+        going = itertools.takewhile(lambda _: not stopped(), decoded)
+        yield from bounded_map(pool, write, outcomes(engine, going), ahead, prompt=True)
 
 
 def explained(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL.Image import Image
 
 from camcli.images.decode import failure
 from camcli.outputs import arrays, paths, render
@@ -44,6 +46,7 @@ class DirectorySink:
     """Whether the run has several layers, so that overlays are named by theirs."""
     names: tuple[str, ...]
     """The classes' labels."""
+    draw: Callable[..., Image] = render.draw
 
     def write(self, outcome: Explanation | Failure) -> Written:
         """Write NPZ, overlays and JSON. What cannot be written for this one input is a Failure;
@@ -94,7 +97,7 @@ class DirectorySink:
         form = self.style.overlay_format
         name = paths.overlay_path(image.ref.key, cam.method, layer, cam.target, self.names, form)
         caption = caption_of(cam.label, cam.score, cam.method)
-        drawn = render.draw(cam.cam, image.geometry, image.canvas, self.style, caption)
+        drawn = self.draw(cam.cam, image.geometry, image.canvas, self.style, caption)
         with atomic(self.directory / name) as file:
             render.save(drawn, file, form)
         return name.as_posix()
