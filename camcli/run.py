@@ -8,8 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,8 +22,8 @@ from camcli.outputs.files import sweep
 from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, drawing_of
 from camcli.outputs.sink import DirectorySink, Written
-from camcli.pipeline import DEFAULT_BATCH_SIZE, bounded_map, outcomes
-from camcli.records import Explanation, Failure, ImageRef
+from camcli.pipeline import DEFAULT_BATCH_SIZE, Explainer, through
+from camcli.records import Decoded, Explanation, Failure, ImageRef
 
 if TYPE_CHECKING:
     from camcli.engine import Engine
@@ -220,19 +219,21 @@ class Run:
     def _written(
         self, refs: Iterable[ImageRef], engine: Engine, sink: DirectorySink
     ) -> Iterator[Written]:
-        job, ahead = self.job, 2 * engine.batch_size
+        job = self.job
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
-        with ThreadPoolExecutor(job.workers) as pool:
-            decoded = bounded_map(pool, lambda ref: decode(ref, settings), refs, ahead)
-            explained = outcomes(engine, self._until_stopped(decoded))
-            yield from bounded_map(pool, sink.write, explained, ahead, prompt=True)
+        return self.flow(engine, refs, lambda ref: decode(ref, settings), sink)
 
-    def _until_stopped(self, items: Iterable[T]) -> Iterator[T]:
-        for item in items:
-            if self.summary.stopped:
-                return
-            yield item
+    def flow(
+        self,
+        engine: Explainer,
+        refs: Iterable[ImageRef],
+        read: Callable[[ImageRef], Decoded | Failure],
+        sink: DirectorySink,
+    ) -> Iterator[Written]:
+        """Every input through the three stages, in order, until the run is stopped."""
+        workers, summary = self.job.workers, self.summary
+        return through(engine, refs, read, sink.write, workers, lambda: bool(summary.stopped))
 
     def _count(self, written: Written, verdict: Verdict) -> None:
         summary, job = self.summary, self.job
