@@ -101,7 +101,10 @@ def default_layer(model: LoadedModel, layers: Sequence[Layer]) -> Layer:
     """
     late = list(layers[-_LAST_MAPS:])
     if not late:
-        raise ModelError(f"{model.name} has no feature map with more than one place to explain")
+        raise ModelError(
+            f"{model.name} has no feature map with more than one place to explain, or none outside "
+            "of forks and interfaces; give a network that keeps places, as convolutions do"
+        )
     gradients = _gradients(model, late)
     for layer, gradient in reversed(list(zip(late, gradients, strict=True))):
         if _reaches(layer, gradient):
