@@ -22,6 +22,7 @@ from camcli.outputs.colormaps import NAMES as COLORMAPS
 
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 WRITES = ("overlay", "json", "npz")
+PRECISIONS = ("fp32", "bf16", "fp16")
 SMOOTHINGS = ("flip", "scale", "eigen")
 _MAY_BE_EMPTY = ("files_from", "include", "exclude", "smooth")
 
@@ -91,6 +92,9 @@ class Config:
         "or each for itself (sigmoid; auto for a single logit).", MODEL,
         choices=("auto", "softmax", "sigmoid"))
     device: str = setting("auto", "--device", "auto, cpu, cuda[:N] or mps.", MODEL)
+    precision: str = setting(
+        "fp32", "--precision", "Of what comes before the layer; what follows it stays fp32.", MODEL,
+        choices=PRECISIONS)
     files_from: tuple[str, ...] = setting(
         (), "--files-from", "A file that lists paths, or - for stdin.", INPUT, split=False,
         metavar="FILE|-")

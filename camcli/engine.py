@@ -22,6 +22,7 @@ from camcli.models.inspection import (
     input_layer,
     layers_of,
     probe,
+    settled,
     stages,
     synthetic_pictures,
 )
@@ -63,14 +64,15 @@ class Engine:
         batch_size: int = 16,
         smooth: Sequence[str] = (),
     ) -> None:
-        self.model = model
+        self.model = replace(model, precision="fp32")
         self.methods = find_methods(methods)
         self.smooth: tuple[Smoothing, ...] = smoothing.wanted(smooth)
         smoothing.check(self.methods, self.smooth)
         self.choose: Choose = targets.parse_target(target, model.classes)
-        self.layers = chosen_layers(model, layers)
+        self.layers = chosen_layers(self.model, layers)
         self.batch_size = batch_size
         self._stages = self._several() if self._scoped("layers") else []
+        self.model = model = settled(model, [*self.layers, *self._stages])
         self._input = input_layer(model)
         probed = list(self.layers)
         if any(method.units == "score" for method in self._scoped("network")):

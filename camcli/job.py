@@ -90,7 +90,7 @@ def identity_of(job: Job, engine: Engine) -> Json:
         "layer": [layer.name for layer in engine.layers],
         "smoothing": engine.smooth,
         "target": job.target if csv is None else manifest.file_digest(csv),
-        "precision": "fp32",
+        "precision": model.precision,
         "batch size": engine.batch_size,
         "write": sorted(job.write - {"overlay"}),
     }
@@ -147,7 +147,7 @@ def manifest_of(
             for layer, known in engine.probes.items()
         ],
         "batch_size": engine.batch_size,
-        "precision": "fp32",
+        "precision": model.precision,
         "device": str(model.device),
         "seed": 0,
         "versions": manifest.versions(),

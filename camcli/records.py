@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Stage = Literal["read", "decode", "target", "explain", "write"]
 Score = Literal["exact", "first_order", "scale_invariant", "bypassed"]
+Precision = Literal["fp32", "bf16", "fp16"]
 Smoothing = Literal["flip", "scale", "eigen"]
 CamStatus = Literal["ok", "all_negative", "constant", "nonfinite"]
 
@@ -37,6 +38,8 @@ class ModelRequest:
     output: str | int | None = None
     """Where the logits are in what the model returns: a key, an attribute or a place."""
     activation: Literal["auto", "softmax", "sigmoid"] = "auto"
+    precision: Precision = "fp32"
+    """That of the operators in front of the layer."""
 
 
 @dataclass(frozen=True)

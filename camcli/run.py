@@ -137,7 +137,6 @@ class Run:
 
         job = self.job
         model = open_request(job.model)
-        self.summary.remarks = model.remarks
         kept = before["batch_size"] if before else DEFAULT_BATCH_SIZE
         engine = Engine(
             model,
@@ -147,6 +146,7 @@ class Run:
             target=job.target,
             batch_size=job.batch_size or kept,
         )
+        self.summary.remarks = engine.model.remarks
         if before is not None:
             identity = identity_of(job, engine)
             if manifest.digest(identity) != before["config_hash"]:

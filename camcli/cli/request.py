@@ -6,9 +6,9 @@ from typing import Any, Literal, cast
 
 from camcli.config import Config
 from camcli.errors import UsageError
-from camcli.records import ModelRequest
+from camcli.records import ModelRequest, Precision
 
-OPENING = ("arch", "trust_model", "output_key", "output_index", "activation")
+OPENING = ("arch", "trust_model", "output_key", "output_index", "activation", "precision")
 _PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
 
 
@@ -26,6 +26,7 @@ def model_request(chosen: Config) -> ModelRequest:
         chosen.trust_model,
         chosen.output_index if chosen.output_key is None else chosen.output_key,
         cast("Literal['auto', 'softmax', 'sigmoid']", chosen.activation),
+        cast("Precision", chosen.precision),
     )
 
 

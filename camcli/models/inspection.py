@@ -7,6 +7,7 @@ it: a resumed run, a shard and a single picture all see the same probe.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -49,6 +50,23 @@ def layers_of(model: LoadedModel) -> list[Layer]:
                 "where --size was given, leave it away"
             ) from error
     return feature_maps(calls, model.preprocessing.size, model.classes.count)
+
+
+def settled(model: LoadedModel, layers: Sequence[Layer]) -> LoadedModel:
+    """The model in the precision that was asked for, or as it is where torch cannot run it so."""
+    if model.precision == "fp32":
+        return model
+    try:
+        model.capture(synthetic_pictures(model), layers)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        remark = (
+            f"{model.name} cannot be run in {model.precision} ({str(error).splitlines()[0]}); "
+            "its maps are in its own precision"
+        )
+        return replace(model, precision="fp32", remarks=(*model.remarks, remark))
+    return model
 
 
 def input_layer(model: LoadedModel) -> Layer:

@@ -16,6 +16,8 @@ from camcli.cam.layers import Layer, ModuleCall
 from camcli.cam.targets import Classes
 from camcli.errors import ModelError
 from camcli.images.preprocess import Preprocessing
+from camcli.models.precision import lowered
+from camcli.records import Precision
 
 Edit = Callable[[Tensor], Tensor]
 Edits = Mapping[Layer, Edit]
@@ -76,6 +78,8 @@ class LoadedModel:
     """Where the labels come from."""
     activation: Literal["softmax", "sigmoid"]
     device: torch.device
+    precision: Precision = "fp32"
+    """That of the operators in front of an edited layer."""
     remarks: tuple[str, ...] = ()
     """What was assumed in opening it, in sentences that a run repeats."""
 
@@ -93,9 +97,12 @@ class LoadedModel:
     def logits(self, x: Tensor, edits: Edits | None = None) -> Tensor:
         """(N, 3, H, W) -> (N, classes), float32; a single logit z becomes the pair (-z, z)."""
         edits = dict(edits or {})
+        precision = self.precision
         for layer in [layer for layer in edits if not layer.module]:  # the input itself
             x = edits.pop(layer)(x)
-        return self.answers(self.network.run(x, edits))
+            precision = "fp32"
+        with lowered(precision, self.device, edits) as own:
+            return self.answers(self.network.run(x, own))
 
     def answers(self, logits: Tensor) -> Tensor:
         """A network's logits in float32, one a class."""

@@ -15,7 +15,7 @@ from camcli.cam.targets import Classes
 from camcli.errors import ModelError, ModelWarning, UsageError
 from camcli.models.labels import named_remark
 from camcli.models.loaded import LoadedModel
-from camcli.records import ModelRequest
+from camcli.records import ModelRequest, Precision
 from camcli.registry import SOURCES
 
 
@@ -29,6 +29,7 @@ def open_model(
     trust: bool = False,
     output: str | int | None = None,
     activation: Literal["auto", "softmax", "sigmoid"] = "auto",
+    precision: Precision = "fp32",
     **preprocessing: object,
 ) -> LoadedModel:
     """A model, ready to be explained: by name, from a file or Python code, or a module itself.
@@ -38,7 +39,8 @@ def open_model(
 
     `weights` is DEFAULT, the name of a weights entry, a state-dict file, or none (seeded random).
     `arch` is the architecture of a file of weights; `trust` lets a pickled model run its code;
-    `output` is the key or place of the logits in what the model returns. Other keyword arguments
+    `output` is the key or place of the logits in what the model returns; `precision` is that of
+    the operators in front of the layer. Other keyword arguments
     override fields of its `Preprocessing`. Raises UsageError for a name that does not exist and
     ModelError for a file or weights that cannot be had.
     """
@@ -48,7 +50,9 @@ def open_model(
     if isinstance(size, int):
         preprocessing["size"] = (size, size)
     opened = open_request(
-        ModelRequest(name, weights, file, device, preprocessing, arch, trust, output, activation),
+        ModelRequest(
+            name, weights, file, device, preprocessing, arch, trust, output, activation, precision
+        ),
         module,
     )
     return opened if labels is None or isinstance(labels, str) else _named(opened, tuple(labels))
@@ -60,7 +64,8 @@ def open_request(request: ModelRequest, module: nn.Module | None = None) -> Load
 
     with _heard() as told:
         loaded = _loaded(request) if module is None else of_object(request, module)
-    return replace(loaded, remarks=(*loaded.remarks, *dict.fromkeys(told)))
+    remarks = (*loaded.remarks, *dict.fromkeys(told))
+    return replace(loaded, remarks=remarks, precision=request.precision)
 
 
 def _named(model: LoadedModel, names: tuple[str, ...]) -> LoadedModel:

@@ -66,6 +66,8 @@ class TappedGraph:
                 _make_differentiable(self._graph, node)
             elif node.kind() == "aten::linear":
                 _make_contiguous(self._graph, node)
+            elif node.kind() == "aten::_convolution":
+                _make_public(self._graph, node)
 
     def function(self, wanted: Collection[int]) -> Callable[..., Any]:
         """(module._c, *inputs) -> the module's answer, with these of the taps alone."""
@@ -235,3 +237,17 @@ def _make_contiguous(graph: Any, node: Any) -> None:
     layout.insertBefore(node)
     copy.insertBefore(node)
     node.replaceInput(0, copy.output())
+
+
+def _make_public(graph: Any, node: Any) -> None:
+    """The convolution that a trace holds is torch's inner one, which autocast passes over."""
+    image, weight, bias, stride, padding, dilation, transposed, _, groups, *_ = node.inputs()
+    strides = stride.toIValue() or list(stride.node().inputs())  # frozen, or as a list of values
+    if transposed.toIValue() is not False or len(strides) != 2:
+        return
+    given = [image, weight, bias, stride, padding, dilation, groups]
+    other = graph.create("aten::conv2d", given, 1)
+    other.insertBefore(node)
+    other.output().setType(node.output().type())
+    node.output().replaceAllUsesWith(other.output())
+    node.destroy()

@@ -20,6 +20,7 @@ from camcli.models.batches import filled, in_chunks, rows_at_a_time
 from camcli.models.calls import CallTrace, State, state_of
 from camcli.models.loaded import Edit, Edits
 from camcli.models.output import logits_of
+from camcli.models.precision import raised
 from camcli.models.script_file import load, refuse_writing, script_facts, traced_shape
 from camcli.models.script_graph import TappedGraph, argument, arguments_beyond_the_image
 from camcli.models.script_ops import Listener, listening
@@ -165,14 +166,19 @@ class ScriptNetwork:
         places = {(layer.module, layer.call): edit for layer, edit in edits.items()}
         names = {layer.module for layer in edits}
         sites, counts = self._graph.sites, Counter[str]()
+        low = torch.is_autocast_enabled(x.device.type)
 
         def listen(value: Tensor, number: int) -> Tensor:
+            if not sites[number].leaves:  # behind the layer, in from around it
+                return value if torch.is_autocast_enabled(x.device.type) else raised(value)
             name = sites[number].name
             counts[name] += 1
             edit = places.get((name, counts[name] - 1))
             return value if edit is None else edit(value)
 
-        wanted = frozenset(k for k, site in enumerate(sites) if site.leaves and site.name in names)
+        wanted = frozenset(
+            k for k, site in enumerate(sites) if (site.name in names if site.leaves else low)
+        )
         return logits_of(self._answer(x, wanted, listen), self.output, len(x))
 
     def _answer(self, x: Tensor, wanted: frozenset[int], listen: Listener) -> Any:
