@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import export
 from typer.testing import CliRunner
 
 from camcli.cli.app import app
-from camcli.errors import ModelError, ModelWarning
+from camcli.errors import ModelError, ModelWarning, UsageError
 from camcli.models.exported import ExportedNetwork, open_exported
 from camcli.models.inspection import layers_of
 from camcli.models.loaded import LoadedModel
@@ -31,6 +31,7 @@ from tests.models.files import (
     exported,
     in_code,
     maps,
+    opened,
     rewritten,
     saved,
     small,
@@ -47,6 +48,24 @@ class Fixed(Small):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.features(x).view(int(x.shape[0]), 8, -1).mean(dim=2))
+
+
+class Bright(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bright = nn.Conv2d(8, 8, 1)
+        self.dark = nn.Conv2d(8, 8, 1)
+        self.last = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.last(self.bright(self.features(x))).mean(dim=(2, 3)))
+
+
+class Branching(Bright):
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        chosen = torch.cond(x.mean() > -9, self.bright.forward, self.dark.forward, (features,))
+        return self.fc(self.last(chosen).mean(dim=(2, 3)))
 
 
 def network(model: LoadedModel, form: str = "dynamic", **options: Any) -> LoadedModel:
@@ -69,6 +88,14 @@ def test_parameters_are_found_by_name(form: str) -> None:
     file = network(model, form).network
     torch.testing.assert_close(file.classifier(), model.network.classifier())
     torch.testing.assert_close(file.biases(), model.network.biases())
+
+
+def test_a_branch_is_run_and_its_layers_are_said_to_be_hidden(tmp_path: Path) -> None:
+    file = opened(small(Branching), exported(small(Branching)), tmp_path / "branching.pt2")
+    plain = small(Bright)
+    assert_same_maps(maps(file, "auto", "relu"), maps(plain, "last", "relu"))
+    with pytest.raises(UsageError, match=r"^'dark' of branching.pt2 is not visible as a layer: "):
+        maps(file, "dark")
 
 
 def test_explaining_leaves_the_program_as_it_was() -> None:

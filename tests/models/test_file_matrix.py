@@ -70,7 +70,9 @@ NETWORKS = {
                              more=("exported static",)),
     "regnet_y_400mf": Network("trunk_output", "trunk_output.block2"),
     "shufflenet_v2_x1_0": Network("conv5", "stage3.3.branch2"),
-    "efficientnet_lite0": Network("bn2", "blocks.4", hidden="BatchNormAct2d"),
+    "efficientnet_lite0": Network(
+        "bn2", "blocks.4", hidden="BatchNormAct2d", everyday=("traced",)
+    ),
     "small vit": Network(
         BLOCK.format(2), BLOCK.format(1), hidden="MultiheadAttention",
         more=(*GRADIENTS, *EXPORTS),
