@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -15,11 +16,13 @@ from camcli.cam.layers import Layer
 from camcli.cam.methods.gradient import hirescam
 from camcli.cam.targets import Choose, NoTargetError
 from camcli.cam.worth import COMPLETE, Probe, Worth, measured
-from camcli.errors import UsageError
+from camcli.errors import ModelError, UsageError
 from camcli.images.decode import failure
+from camcli.memory import fitting, unless_it_runs_out
 from camcli.models.inspection import (
     chosen_layers,
     input_layer,
+    largest_map,
     layers_of,
     probe,
     settled,
@@ -49,8 +52,8 @@ class Engine:
     """A model, ready to explain batches with fixed methods, layers and targets.
 
     Every batch is padded to `batch_size`, so that a map has the same bits whatever its
-    neighbours. Raises UsageError for a method, layer or class that does not exist, and for a
-    method that the model or the layer cannot serve.
+    neighbours; None takes what memory allows, and where that runs out it is halved. Raises
+    UsageError for a method, layer or class that does not exist, or that the model cannot serve.
     """
 
     @recording()
@@ -61,7 +64,7 @@ class Engine:
         methods: Sequence[str] = ("hirescam",),
         layers: Sequence[str] = ("auto",),
         target: str = "predicted",
-        batch_size: int = 16,
+        batch_size: int | None = 16,
         smooth: Sequence[str] = (),
     ) -> None:
         self.model = replace(model, precision="fp32")
@@ -70,7 +73,6 @@ class Engine:
         smoothing.check(self.methods, self.smooth)
         self.choose: Choose = targets.parse_target(target, model.classes)
         self.layers = chosen_layers(self.model, layers)
-        self.batch_size = batch_size
         self._stages = self._several() if self._scoped("layers") else []
         self.model = model = settled(model, [*self.layers, *self._stages])
         self._input = input_layer(model)
@@ -79,14 +81,29 @@ class Engine:
             probed.append(self._input)
         self.probes: dict[Layer, Probe] = {layer: probe(model, layer) for layer in probed}
         self._try_out()
+        self.batch_size = batch_size or self._fitting()
 
     def prepared(self) -> AbstractContextManager[None]:
         """The model's state while batches are explained; restored afterwards."""
         return self.model.network.prepared()
 
-    @recording()
     def explain(self, pictures: Sequence[Decoded]) -> list[Explanation | Failure]:
-        """Up to `batch_size` pictures -> one Explanation or Failure each, in order."""
+        """Pictures -> one Explanation or Failure each, in order; a ModelError without memory."""
+        found: list[Explanation | Failure] = []
+        while len(found) < len(pictures):
+            batch = pictures[len(found) : len(found) + self.batch_size]
+            explained = unless_it_runs_out(partial(self._explained, batch))
+            if explained is None and self.batch_size == 1:
+                raise ModelError(
+                    f"{self.model.name} needs more memory for one picture than "
+                    f"{self.model.device} has free; free some, or give a smaller --size"
+                )
+            found += explained or []
+            self.batch_size //= 1 if explained else 2
+        return found
+
+    @recording()
+    def _explained(self, pictures: Sequence[Decoded]) -> list[Explanation | Failure]:
         blank = np.zeros_like(pictures[0].view)
         padding = [blank] * (self.batch_size - len(pictures))
         view = self.model.inputs([*(picture.view for picture in pictures), *padding])
@@ -114,6 +131,14 @@ class Engine:
             )
             for n, (picture, own) in enumerate(zip(pictures, chosen, strict=True))
         ]
+
+    def _fitting(self) -> int:
+        def explain(count: int) -> None:
+            view = synthetic_pictures(self.model).repeat(count // 2, 1, 1, 1)
+            with self.prepared():
+                self._maps(self._pass(view, range(count)), [[Target(0)] * count])
+
+        return fitting(self.model.device, explain, largest_map(self.model))
 
     def _scoped(self, scope: str) -> list[Method]:
         return [method for method in self.methods if method.scope == scope]

@@ -88,7 +88,11 @@ def outcomes(
             waiting.append(item)
             pictures += isinstance(item, Decoded)
             # Failures wait for the pictures before them, but never pile up behind a few.
-            if pictures in (0, engine.batch_size) or len(waiting) == 4 * engine.batch_size:
+            if (
+                pictures == 0
+                or pictures >= engine.batch_size
+                or len(waiting) == 4 * engine.batch_size
+            ):
                 yield from _explained_in_place(engine, waiting)
                 waiting, pictures = [], 0
         yield from _explained_in_place(engine, waiting)

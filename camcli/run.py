@@ -22,7 +22,7 @@ from camcli.outputs.files import sweep
 from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, drawing_of
 from camcli.outputs.sink import DirectorySink, Written
-from camcli.pipeline import DEFAULT_BATCH_SIZE, Explainer, through
+from camcli.pipeline import Explainer, through
 from camcli.records import Decoded, Explanation, Failure, ImageRef
 
 if TYPE_CHECKING:
@@ -137,14 +137,16 @@ class Run:
 
         job = self.job
         model = open_request(job.model)
-        kept = before["batch_size"] if before else DEFAULT_BATCH_SIZE
+        batch_size = job.batch_size
+        if before is not None and batch_size in (None, before["request"]["batch_size"]):
+            batch_size = before["batch_size"]
         engine = Engine(
             model,
             methods=job.methods,
             layers=job.layers,
             smooth=job.smooth,
             target=job.target,
-            batch_size=job.batch_size or kept,
+            batch_size=batch_size,
         )
         self.summary.remarks = engine.model.remarks
         if before is not None:
@@ -203,6 +205,8 @@ class Run:
         started = time.monotonic()
         try:
             for written, elapsed in _timed(self._written(refs, engine, sink)):
+                if engine.batch_size != run["batch_size"]:
+                    self._halved(engine, run)
                 book.append(_line(written, config_hash, elapsed))
                 self._count(written, verdict)
                 yield written.record
@@ -216,24 +220,37 @@ class Run:
             run["verdict"] = self.summary.verdict
             manifest.write(job.output, run)
 
+    def _halved(self, engine: Engine, run: Json) -> None:
+        """Memory ran out: the next run goes on with the smaller batches."""
+        sentence = (
+            f"memory ran out at {run['batch_size']} pictures at a time; "
+            f"from there on it were {engine.batch_size}"
+        )
+        self.summary.remarks = (*self.summary.remarks, sentence)
+        run["batch_size"] = engine.batch_size
+        run["identity"] = identity_of(self.job, engine)
+        run["config_hash"] = manifest.digest(run["identity"])
+        run["model"]["remarks"] = self.summary.remarks
+        manifest.write(self.job.output, run)
+
     def _written(
         self, refs: Iterable[ImageRef], engine: Engine, sink: DirectorySink
     ) -> Iterator[Written]:
         job = self.job
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
-        return self.flow(engine, refs, lambda ref: decode(ref, settings), sink)
+        return self.flow(engine, refs, lambda ref: decode(ref, settings), sink.write)
 
     def flow(
         self,
         engine: Explainer,
         refs: Iterable[ImageRef],
         read: Callable[[ImageRef], Decoded | Failure],
-        sink: DirectorySink,
+        write: Callable[[Explanation | Failure], Written],
     ) -> Iterator[Written]:
         """Every input through the three stages, in order, until the run is stopped."""
         workers, summary = self.job.workers, self.summary
-        return through(engine, refs, read, sink.write, workers, lambda: bool(summary.stopped))
+        return through(engine, refs, read, write, workers, lambda: bool(summary.stopped))
 
     def _count(self, written: Written, verdict: Verdict) -> None:
         summary, job = self.summary, self.job

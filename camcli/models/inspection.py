@@ -6,6 +6,7 @@ it: a resumed run, a shard and a single picture all see the same probe.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -67,6 +68,15 @@ def settled(model: LoadedModel, layers: Sequence[Layer]) -> LoadedModel:
         )
         return replace(model, precision="fp32", remarks=(*model.remarks, remark))
     return model
+
+
+def largest_map(model: LoadedModel) -> int:
+    """Bytes of the largest output of a module, for one picture."""
+    with model.network.prepared():
+        calls = model.network.calls(synthetic_pictures(model)[:1])
+    return 4 * max(
+        (math.prod(call.shape) // call.shape[0] for call in calls if call.shape), default=1
+    )
 
 
 def input_layer(model: LoadedModel) -> Layer:
