@@ -139,7 +139,8 @@ class Config:
         None, "--fit", "Cut out the centre, stretch, or fit inside.", PREPARING,
         choices=("crop", "squash", "pad"))
     batch_size: int | None = setting(
-        None, "--batch-size", "Pictures explained at once (auto: the run's own, else what memory allows).", RUNNING,
+        None, "--batch-size",
+        "Pictures explained at once (auto: the run's own, else what memory allows).", RUNNING,
         low=1, metavar="auto|N")
     workers: int | None = setting(
         None, "-j --workers", "Threads that decode and write (auto: one per core).", RUNNING,
