@@ -96,39 +96,38 @@ class Walk:
 
     def _folder(self, root: str, prefix: str) -> Iterator[ImageRef]:
         """Depth first; a folder's names are held in memory only while it is being walked."""
-        above = [_identity(root)]
         # Where the pictures' own folder is the output directory, its overlays are no pictures.
         ours = OUTPUTS if _is_run(root) else ()
         try:
-            stack = [_entries(root, "")]
+            stack = [_Folder.listed(root, "", prefix)]
         except OSError as error:
             raise UsageError(f"cannot list the folder '{root}': {error.strerror}") from error
         while stack:
-            try:
-                entry, relative = next(stack[-1])
-            except StopIteration:
+            here = stack[-1]
+            for name in here.names:
+                relative, path = here.relative + name, here.path + name
+                if name in here.folders:
+                    key = _safe(_joined(prefix, relative))
+                    try:
+                        # Our own output, or a link upwards.
+                        if relative in ours or _is_run(path) or _leads_up(path, stack):
+                            self.ignored += 1
+                            continue
+                        stack.append(_Folder.listed(path, relative + "/", key))
+                        break
+                    except OSError:  # reading it will fail too, and that failure is recorded
+                        yield ImageRef(path, key)
+                elif not is_image_name(name):
+                    self.ignored += 1
+                elif self._wanted(relative):
+                    yield ImageRef(path, here.key + _safe_name(name))
+            else:
                 stack.pop()
-                above.pop()
-                continue
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                try:
-                    identity = _identity(entry.path)
-                    # Our own output, or a link upwards.
-                    if relative in ours or identity in above or _is_run(entry.path):
-                        self.ignored += 1
-                        continue
-                    stack.append(_entries(entry.path, relative + "/"))
-                    above.append(identity)
-                except OSError:  # reading it will fail too, and that failure is recorded
-                    yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
-            elif not is_image_name(entry.name):
-                self.ignored += 1
-            elif self._wanted(relative):
-                yield ImageRef(entry.path, _safe(_joined(prefix, relative)))
 
     def _wanted(self, relative: str) -> bool:
+        if not (self.inputs.include or self.inputs.exclude):
+            return True
+
         def matches(patterns: Iterable[str]) -> bool:
             name = relative.rsplit("/", 1)[-1]
             return any(
@@ -147,10 +146,32 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.endswith(COMPARISON)
 
 
-def _entries(folder: str, relative: str) -> Iterator[tuple[os.DirEntry[str], str]]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: os.fsencode(entry.name))
-    return iter([(entry, relative + entry.name) for entry in entries])
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that is being walked: how far, and what its names are appended to."""
+
+    names: Iterator[str]
+    folders: set[str]
+    identity: tuple[int, int]
+    path: str
+    relative: str
+    key: str
+
+    @classmethod
+    def listed(cls, path: str, relative: str, key: str) -> _Folder:
+        """List a folder, but for what is hidden; OSError where that is not allowed."""
+        names, folders = [], set()
+        with os.scandir(path) as found:
+            for entry in found:  # not kept: an entry takes five times the memory of its name
+                name = entry.name
+                if not name.startswith("."):
+                    names.append(name)
+                    if _is_folder(entry):
+                        folders.add(name)
+        # Text and bytes sort alike, but for bytes that are no text.
+        names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
+        path_of_names = os.path.join(path, "")
+        return cls(iter(names), folders, _identity(path), path_of_names, relative, _joined(key, ""))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -158,6 +179,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads nowhere or to itself: tried as a file, recorded as failed
         return False
+
+
+def _leads_up(folder: str, stack: list[_Folder]) -> bool:
+    identity = _identity(folder)
+    return any(above.identity == identity for above in stack)
 
 
 def _identity(folder: str) -> tuple[int, int]:
@@ -224,6 +250,8 @@ def _safe(key: str) -> str:
 
 
 def _safe_name(name: str) -> str:
+    if name.isascii() and len(name) <= _LONGEST_NAME:
+        return name
     raw = os.fsencode(name)
     text = raw.decode("utf-8", "replace")
     if os.fsencode(text) == raw and len(raw) <= _LONGEST_NAME:

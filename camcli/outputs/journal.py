@@ -6,20 +6,21 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from camcli.outputs.files import output_error
 from camcli.records import FileFacts
 
 NAME = "results.jsonl"
 State = Literal["done", "failed", "transient"]
+_STATES: tuple[State, ...] = ("done", "failed", "transient")
+_STATE_BITS, _SIZE_BITS = 2, 50
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What the journal knows of an input: how it ended, and which bytes it had."""
 
     state: State
@@ -29,26 +30,25 @@ class Entry:
 class Journal:
     """The journal of one output directory, read once and appended to.
 
-    Only digests of keys are held, so that a million inputs fit in memory.
+    Only digests of keys are held, and entries as numbers, so that a million inputs fit in memory.
     """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / NAME
-        self._entries: dict[bytes, Entry] = {}
-        for line in read_lines(self.path):
-            self._remember(line)
+        self._entries: dict[bytes, int | Entry] = {}
+        for raw in _whole_lines(self.path):
+            if (found := _quickly(raw) or _slowly(raw)) is not None:
+                key, entry = found
+                self._entries[_digest(key)] = entry
         self._descriptor = -1
 
     def find(self, key: str) -> Entry | None:
         """The last committed line of an input."""
-        return self._entries.get(_digest(key))
+        entry = self._entries.get(_digest(key.encode("utf-8", "surrogatepass")))
+        return _unpacked(entry) if isinstance(entry, int) else entry
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def count(self, state: State) -> int:
-        """How many inputs are in that state."""
-        return sum(entry.state == state for entry in self._entries.values())
 
     def append(self, line: dict[str, Any]) -> None:
         """Commit one input, in a single write."""
@@ -60,7 +60,8 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise output_error(self.path.parent, error) from error
-        self._remember(line)
+        key, entry = _entry(line)
+        self._entries[_digest(key)] = entry
 
     def close(self) -> None:
         """Let go of the file; appending opens it again."""
@@ -79,31 +80,33 @@ class Journal:
             os.ftruncate(descriptor, keep)
         return descriptor
 
-    def _remember(self, line: dict[str, Any]) -> None:
-        state: State = "done"
-        if line["status"] != "ok":
-            state = "transient" if line.get("transient") else "failed"
-        size, mtime = line.get("size"), line.get("mtime_ns")
-        stamp = None if size is None or mtime is None else (size, mtime)
-        self._entries[_digest(line["key"])] = Entry(state, stamp)
-
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The whole lines of a journal; a torn one was never committed and is passed over."""
+    for raw in _whole_lines(path):
+        if (line := _parsed(raw)) is not None:
+            yield line
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
     try:
         file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
         return
     with file:
         for raw in file:
-            if not raw.endswith(b"\n"):
-                return
-            try:
-                line = json.loads(raw)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(line, dict) and isinstance(line.get("key"), str) and "status" in line:
-                yield line
+            if raw.endswith(b"\n"):
+                yield raw
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(line, dict) and isinstance(line.get("key"), str) and "status" in line:
+        return line
+    return None
 
 
 def stamp(facts: FileFacts | None) -> tuple[int, int] | None:
@@ -111,5 +114,62 @@ def stamp(facts: FileFacts | None) -> tuple[int, int] | None:
     return None if facts is None else (facts.size, facts.mtime_ns)
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _slowly(raw: bytes) -> tuple[bytes, int | Entry] | None:
+    """The key's bytes and the entry of any line."""
+    line = _parsed(raw)
+    return None if line is None else _entry(line)
+
+
+def _entry(line: dict[str, Any]) -> tuple[bytes, int | Entry]:
+    state: State = "done"
+    if line["status"] != "ok":
+        state = "transient" if line.get("transient") else "failed"
+    size, mtime = line.get("size"), line.get("mtime_ns")
+    key = line["key"].encode("utf-8", "surrogatepass")
+    if type(size) is int and type(mtime) is int and 0 <= size < 1 << _SIZE_BITS:
+        return key, _packed(state, size, mtime)
+    return key, Entry(state, None if size is None or mtime is None else (size, mtime))
+
+
+# JSON as `append` writes it: printable ASCII, a space after each comma and colon, fields in one
+# order, further ones flat and none of them twice. What it does not match is read by `json`.
+_STRING = rb'"[ !#-\[\]-~]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[ !#-\[\]-~]*+)*+"'
+_NUMBER = rb"-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]+)?(?:e[+-][0-9]+)?"
+_SCALAR = rb"(?:%b|%b|true|false|null)" % (_STRING, _NUMBER)
+_FLAT = rb'\{"[a-z_]+": %b(?:, "[a-z_]+": %b)*+\}' % (_SCALAR, _SCALAR)
+_WRITTEN = re.compile(
+    rb'\{"key": (%b), "source": %b, "status": "(ok|error)"(?:, "transient": (true|false))?'
+    rb', "size": (0|[1-9][0-9]{0,13}), "mtime_ns": (0|[1-9][0-9]{0,18})'
+    rb'(?:, "(?!(?:key|source|status|transient|size|mtime_ns)")[a-z0-9_]+": (?:%b|%b))*+\}\n'
+    % (_STRING, _STRING, _SCALAR, _FLAT)
+)
+
+
+def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
+    """The same for a line as it was written, without parsing what is not needed."""
+    found = _WRITTEN.fullmatch(raw)
+    if found is None:
+        return None
+    quoted, status, transient, size, mtime = found.groups()
+    key = quoted[1:-1]
+    if b"\\" in key:
+        key = json.loads(quoted).encode("utf-8", "surrogatepass")
+    state: State = "done"
+    if status != b"ok":
+        state = "transient" if transient == b"true" else "failed"
+    return key, _packed(state, int(size), int(mtime))
+
+
+def _packed(state: State, size: int, mtime: int) -> int:
+    """An entry as one number, which takes a fifth of the memory."""
+    return (mtime << _SIZE_BITS | size) << _STATE_BITS | _STATES.index(state)
+
+
+def _unpacked(entry: int) -> Entry:
+    rest, state = entry >> _STATE_BITS, entry & (1 << _STATE_BITS) - 1
+    return Entry(_STATES[state], (rest & (1 << _SIZE_BITS) - 1, rest >> _SIZE_BITS))
+
+
+def _digest(key: bytes) -> bytes:
+    # Of 15 bytes, because one more takes a third more memory in CPython.
+    return hashlib.blake2b(key, digest_size=15).digest()
