@@ -35,7 +35,7 @@ def test_a_file_of_half_precision_is_fed_what_it_takes(make: Any, dtype: Any, tm
     file = opened(model, make(model), tmp_path / "half.pt2")
     for one, other in zip(maps(file, "auto"), expected, strict=True):
         for own, true in zip(one.cams, other.cams, strict=True):
-            rounding = 8 * torch.finfo(dtype).eps * np.abs(true.cam).max()
+            rounding = 2 * torch.finfo(dtype).eps * np.abs(true.cam).max()
             np.testing.assert_allclose(own.cam, true.cam, rtol=0, atol=rounding)
 
 
@@ -56,9 +56,7 @@ def test_casts_inside_a_file_are_followed(make: Any, tmp_path: Path) -> None:
     file = opened(model, make(model), tmp_path / "cast.pt2")
     before, behind = [layer.name for layer in layers_of(file)][-2:]
     assert_same_maps(maps(file, "auto"), maps(model, "auto"))
-    # The gradient that goes back through the cast has eight bits, added up in another order.
-    near = torch.finfo(torch.bfloat16).eps
-    assert_same_maps(maps(file, before, behind), maps(model, "relu", "narrow"), near)
+    assert_same_maps(maps(file, before, behind), maps(model, "relu", "narrow"))
 
 
 def test_a_trace_made_under_autocast_computes_as_it_did_then(tmp_path: Path) -> None:
@@ -68,7 +66,7 @@ def test_a_trace_made_under_autocast_computes_as_it_did_then(tmp_path: Path) -> 
     got = maps(opened(model, module, tmp_path / "auto.pt"), "relu")
     for one, other in zip(got, maps(model, "relu"), strict=True):
         gap = np.abs(one.cams[0].cam - other.cams[0].cam).max() / np.abs(other.cams[0].cam).max()
-        assert 1e-5 < gap < 8 * torch.finfo(torch.bfloat16).eps
+        assert 1e-5 < gap < 2 * torch.finfo(torch.bfloat16).eps
 
 
 class Pair(NamedTuple):
