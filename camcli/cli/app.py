@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 import camcli
-from camcli.cli import compare, config, doctor, explain, layers, methods, models, render
+from camcli.cli import bench, compare, config, doctor, explain, layers, methods, models, render
 from camcli.cli.console import complain
 from camcli.errors import CamcliError, ModelWarning
 
@@ -39,6 +39,7 @@ for name, command in (
     ("models", models.command),
     ("layers", layers.command),
     ("methods", methods.command),
+    ("bench", bench.command),
     ("doctor", doctor.command),
 ):
     _add(name, command)

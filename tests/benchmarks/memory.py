@@ -9,6 +9,7 @@ tests.benchmarks.folder under so many names, and over so many of 12 megapixels, 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import statistics
 import tempfile
@@ -71,7 +72,7 @@ def drawing(path: Path, overlay_size: int, rounds: int) -> tuple[float, float, f
             file.seek(0)
             render.save(drawn, file, "jpeg")
             marks.append(perf_counter())
-            times.append([1000 * (b - a) for a, b in zip(marks, marks[1:], strict=False)])
+            times.append([1000 * (b - a) for a, b in itertools.pairwise(marks)])
     decoding, drawn_in, saving = (statistics.median(column) for column in zip(*times, strict=True))
     return decoding, drawn_in, saving
 

@@ -24,8 +24,8 @@ from camcli.cli.app import app
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
-COMMANDS = [["explain"], ["render"], ["compare"], ["models"], ["layers"], ["methods"], ["doctor"],
-            ["config", "show"]]  # fmt: skip
+COMMANDS = [["explain"], ["render"], ["compare"], ["models"], ["layers"], ["methods"], ["bench"],
+            ["doctor"], ["config", "show"]]  # fmt: skip
 
 
 def test_version_names_the_program(cli: Callable) -> None:
