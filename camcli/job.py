@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camcli.images.decode import facts_of
 from camcli.images.discover import Inputs
 from camcli.outputs import journal, manifest
 from camcli.outputs.arrays import SCHEMA_VERSION
@@ -68,7 +67,7 @@ def request_of(job: Job) -> Json:
         "target": job.target,
         "batch_size": job.batch_size,
         "write": sorted(job.write - {"overlay"}),
-        "files": [journal.stamp(facts_of(name)) for name in files],
+        "files": [journal.stamp(name) for name in files],
         "versions": manifest.versions(),
     }
 

@@ -120,15 +120,13 @@ class Run:
             if self.summary.stopped:
                 return
             self.summary.found += 1
-            entry = book.find(ref.key)
-            if entry is None or entry.stamp != journal.stamp(facts_of(ref.path)):
-                yield ref
-            elif entry.state == "done":
+            state = book.state(ref)
+            if state == "done":
                 self.summary.already_done += 1
-            elif entry.state == "transient" or self.job.retry_failed:
-                yield ref
-            else:
+            elif state == "failed" and not self.job.retry_failed:
                 self.summary.failed_earlier += 1
+            else:
+                yield ref
 
     def _engine(self, before: Json | None) -> Engine:
         """Open the model; its maps must be those that are already in the directory."""

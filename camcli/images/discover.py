@@ -55,9 +55,11 @@ class Walk:
         for root in roots:
             if os.path.isdir(root):
                 found = self._folder(root, _root_name(root, names) if several else "")
-                for ref in found:
-                    # Only where several sources can name the same file is it remembered.
-                    yield from self._unseen(ref.path, ref.key) if several else (ref,)
+                if not several:
+                    yield from found
+                    continue
+                for ref in found:  # several sources can name the same file: it is remembered
+                    yield from self._unseen(ref.path, ref.key)
             elif os.path.lexists(root) or is_image_name(root):
                 yield from self._named(root)
             else:
@@ -143,7 +145,8 @@ class Walk:
 
 def is_image_name(name: str) -> bool:
     """Whether a folder's file of this name counts as a picture."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS and not name.endswith(COMPARISON)
+    dot = name.rfind(".")
+    return name[dot:].lower() in EXTENSIONS and not name.endswith(COMPARISON)
 
 
 @dataclass(frozen=True)
@@ -164,21 +167,18 @@ class _Folder:
         with os.scandir(path) as found:
             for entry in found:  # not kept: an entry takes five times the memory of its name
                 name = entry.name
-                if not name.startswith("."):
-                    names.append(name)
-                    if _is_folder(entry):
+                if name.startswith("."):
+                    continue
+                names.append(name)
+                try:
+                    if entry.is_dir():
                         folders.add(name)
+                except OSError:  # a link that leads nowhere or to itself: a file that will fail
+                    continue
         # Text and bytes sort alike, but for bytes that are no text.
         names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
         path_of_names = os.path.join(path, "")
         return cls(iter(names), folders, _identity(path), path_of_names, relative, _joined(key, ""))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads nowhere or to itself: tried as a file, recorded as failed
-        return False
 
 
 def _leads_up(folder: str, stack: list[_Folder]) -> bool:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from camcli.outputs.files import output_error
-from camcli.records import FileFacts
+from camcli.records import ImageRef
 
 NAME = "results.jsonl"
 State = Literal["done", "failed", "transient"]
 _STATES: tuple[State, ...] = ("done", "failed", "transient")
+# An entry as one number: time of change, size, state.
 _STATE_BITS, _SIZE_BITS = 2, 50
 
 
 class Entry(NamedTuple):
-    """What the journal knows of an input: how it ended, and which bytes it had."""
+    """What the journal knows of an input whose size or time is none or odd."""
 
     state: State
     stamp: tuple[int, int] | None
@@ -42,10 +43,16 @@ class Journal:
                 self._entries[_digest(key)] = entry
         self._descriptor = -1
 
-    def find(self, key: str) -> Entry | None:
-        """The last committed line of an input."""
-        entry = self._entries.get(_digest(key.encode("utf-8", "surrogatepass")))
-        return _unpacked(entry) if isinstance(entry, int) else entry
+    def state(self, ref: ImageRef) -> State | None:
+        """How an input ended; None where it is new, or its file is not what it was."""
+        entry = self._entries.get(_digest(ref.key.encode("utf-8", "surrogatepass")))
+        if entry is None:
+            return None
+        now = stamp(ref.path)
+        if isinstance(entry, Entry):
+            return entry.state if entry.stamp == now else None
+        same = now is not None and entry >> _STATE_BITS == now[1] << _SIZE_BITS | now[0]
+        return _STATES[entry % (1 << _STATE_BITS)] if same else None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -109,9 +116,13 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     return None
 
 
-def stamp(facts: FileFacts | None) -> tuple[int, int] | None:
-    """What tells whether an input has changed."""
-    return None if facts is None else (facts.size, facts.mtime_ns)
+def stamp(path: str) -> tuple[int, int] | None:
+    """What tells whether a file has changed; None where it cannot be asked."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _slowly(raw: bytes) -> tuple[bytes, int | Entry] | None:
@@ -163,11 +174,6 @@ def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
 def _packed(state: State, size: int, mtime: int) -> int:
     """An entry as one number, which takes a fifth of the memory."""
     return (mtime << _SIZE_BITS | size) << _STATE_BITS | _STATES.index(state)
-
-
-def _unpacked(entry: int) -> Entry:
-    rest, state = entry >> _STATE_BITS, entry & (1 << _STATE_BITS) - 1
-    return Entry(_STATES[state], (rest & (1 << _SIZE_BITS) - 1, rest >> _SIZE_BITS))
 
 
 def _digest(key: bytes) -> bytes:

@@ -49,9 +49,9 @@ def plant(tree: Path, files: int, folder_size: int) -> None:
         os.link(source, folder / f"picture-{number:07}.jpg")
 
 
-def all_done(tree: Path, out: Path) -> None:
+def all_done(tree: Path, out: Path, *settings: str) -> None:
     """An output directory that a run over the tree would leave, but for the outputs themselves."""
-    done = camcli("explain", SAMPLE, "-o", out, "-q")
+    done = camcli("explain", SAMPLE, "-o", out, "-q", *settings)
     assert done.returncode == 0
     journal = out / "results.jsonl"
     line = json.loads(journal.read_bytes())

@@ -15,12 +15,21 @@ from hypothesis import strategies as st
 
 from camcli.errors import OutputError
 from camcli.outputs import journal
-from camcli.outputs.journal import Entry, Journal
-from camcli.records import FileFacts
+from camcli.outputs.journal import Journal, State
+from camcli.records import ImageRef
 
 
 def line(key: str, **more: object) -> dict[str, object]:
     return {"key": key, "status": "ok", "size": 10, "mtime_ns": 20} | more
+
+
+def state(book: Journal, key: str, stamp: tuple[int, int] = (10, 20)) -> State | None:
+    """What the journal says of an input whose file has that size and time of change."""
+    size, mtime_ns = stamp
+    file = book.path.with_name("input")
+    file.write_bytes(bytes(size))
+    os.utime(file, ns=(0, mtime_ns))
+    return book.state(ImageRef(str(file), key))
 
 
 @contextmanager
@@ -35,7 +44,7 @@ def opened(directory: Path) -> Iterator[Journal]:
 def test_a_new_directory_has_no_entries_and_no_file(tmp_path: Path) -> None:
     with opened(tmp_path) as book:
         assert len(book) == 0
-        assert book.find("a") is None
+        assert state(book, "a") is None
     assert not (tmp_path / journal.NAME).exists()
 
 
@@ -43,11 +52,12 @@ def test_the_last_line_of_an_input_counts(tmp_path: Path) -> None:
     failed = line("a", status="error", transient=False)
     with opened(tmp_path) as book:
         book.append(failed)
-        assert book.find("a") == Entry("failed", (10, 20))
+        assert state(book, "a") == "failed"
         book.append(line("a", mtime_ns=30))
-        assert book.find("a") == Entry("done", (10, 30))
+        assert state(book, "a") is None
+        assert state(book, "a", (10, 30)) == "done"
     with opened(tmp_path) as again:
-        assert again.find("a") == Entry("done", (10, 30))
+        assert state(again, "a", (10, 30)) == "done"
         assert len(again) == 1
     assert len((tmp_path / journal.NAME).read_bytes().splitlines()) == 2
 
@@ -58,16 +68,27 @@ def test_failures_that_may_pass_are_told_from_those_that_stay(tmp_path: Path) ->
         book.append(line("b", status="error", transient=True))
         book.append(line("c", status="error", transient=False))
         book.append(line("d", status="error", transient=False))
-        states = [entry.state for key in "abcd" if (entry := book.find(key))]
+        states = [state(book, key) for key in "abcd"]
         assert states == ["done", "transient", "failed", "failed"]
 
 
-def test_an_input_without_size_or_time_has_no_stamp(tmp_path: Path) -> None:
+def test_an_input_without_size_or_time_is_the_same_while_it_has_none(tmp_path: Path) -> None:
     with opened(tmp_path) as book:
         book.append(line("a", status="error", size=None, mtime_ns=None))
-        assert book.find("a") == Entry("failed", None)
-    assert journal.stamp(None) is None
-    assert journal.stamp(FileFacts(10, 20)) == (10, 20)
+        assert book.state(ImageRef(str(tmp_path / "gone"), "a")) == "failed"
+        assert state(book, "a") is None
+
+
+@pytest.mark.parametrize("mtime_ns", [0, -5_000_000_000, 1_790_000_000_123_456_789])
+def test_any_time_of_change_is_told_from_the_nanosecond_after(
+    tmp_path: Path, mtime_ns: int
+) -> None:
+    with opened(tmp_path) as book:
+        book.append(line("a", mtime_ns=mtime_ns))
+        for known in (book, Journal(tmp_path)):
+            assert state(known, "a", (10, mtime_ns)) == "done"
+            assert state(known, "a", (10, mtime_ns + 1)) is None
+            assert state(known, "a", (11, mtime_ns)) is None
 
 
 @pytest.mark.parametrize("key", ["plain", "new\nline", "\x1b[31m", "é", "\udcff raw byte", "\x00"])
@@ -76,7 +97,7 @@ def test_any_key_takes_one_line_and_is_found_again(tmp_path: Path, key: str) -> 
         book.append(line(key))
     assert (tmp_path / journal.NAME).read_bytes().count(b"\n") == 1
     with opened(tmp_path) as again:
-        assert again.find(key) is not None
+        assert state(again, key) == "done"
 
 
 def test_a_torn_last_line_is_cut_off_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -88,8 +109,8 @@ def test_a_torn_last_line_is_cut_off_and_the_run_goes_on(tmp_path: Path) -> None
     for cut in range(len(whole) // 2 + 1, len(whole)):
         path.write_bytes(whole[:cut])
         with opened(tmp_path) as book:
-            assert book.find("a") is not None
-            assert book.find("b") is None
+            assert state(book, "a") == "done"
+            assert state(book, "b") is None
             book.append(line("c"))
         keys = [json.loads(raw)["key"] for raw in path.read_bytes().splitlines()]
         assert keys == ["a", "c"]
@@ -119,7 +140,7 @@ def test_a_line_that_is_no_entry_is_passed_over(tmp_path: Path, garbage: bytes) 
     good = json.dumps(line("a")).encode()
     path.write_bytes(good + b"\n" + garbage + b"\n" + good.replace(b'"a"', b'"b"') + b"\n")
     with opened(tmp_path) as book:
-        assert book.find("a") == book.find("b") == Entry("done", (10, 20))
+        assert state(book, "a") == state(book, "b") == "done"
 
 
 anything = st.recursive(
@@ -141,7 +162,56 @@ def test_nothing_that_a_journal_may_hold_stops_a_run(lines: list[bytes], torn: b
         with opened(Path(folder)) as book:
             book.append(line("new"))
         with opened(Path(folder)) as again:
-            assert again.find("new") == Entry("done", (10, 20))
+            assert state(again, "new") == "done"
+
+
+texts = st.text() | st.text('ab/.\\"\x7f\né\ud800🐈', max_size=6)
+counts = st.integers(-(10**19), 10**19) | st.integers(10**13, 10**14 + 1) | st.just(None)
+numbers = st.floats() | st.integers()
+written_lines = st.fixed_dictionaries(
+    {"key": texts, "source": texts, "status": st.sampled_from(["ok", "error"])},
+    optional={"transient": st.booleans()},
+).flatmap(
+    lambda first: st.fixed_dictionaries(
+        {"size": counts, "mtime_ns": counts, "sha256": texts | st.none()},
+        optional={
+            "error": texts,
+            "predicted": st.fixed_dictionaries({"index": st.integers(), "logit": numbers}),
+            "elapsed_ms": numbers,
+        },
+    ).map(lambda rest: first | rest)
+).map(lambda value: json.dumps(value).encode() + b"\n")  # fmt: skip
+
+
+@given(written_lines)
+def test_a_line_that_is_read_quickly_says_what_json_says(raw: bytes) -> None:
+    assert journal._quickly(raw) in (None, journal._slowly(raw))
+
+
+@given(written_lines, st.data())
+def test_so_does_a_line_that_was_changed(raw: bytes, data: st.DataObject) -> None:
+    pieces = [b'"key": "b", ', b', "status": "error"', b"\\u006bey", b'"', b"\\", b",", b"}",
+              b"0", b"-", b".5", b"e9", b"\x1f", b"\xe9", b"\x7f", b" ", b"null", b"\n"]  # fmt: skip
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(raw)))
+        cut = data.draw(st.integers(0, 3))
+        raw = raw[:at] + data.draw(st.sampled_from(pieces)) + raw[at + cut :]
+    assert journal._quickly(raw) in (None, journal._slowly(raw))
+
+
+@pytest.mark.parametrize("changed", [
+    (b'"ok"', b'"ok", "status": "error"'), (b"}", b', "key": "b"}'), (b"}", b', "size": 11}'),
+    (b"}", b', "k\\u0065y": "b"}'), (b"10", b"010"), (b"10", b"1" * 5000), (b"}", b"}}"),
+    (b"}", b', "more": "\x01"}'), (b"}", b', "more": "\xff"}'), (b"}", b', "more": 01}'),
+    (b'"a"', b'"\\ud83d\\ude00"'), (b'"a"', b'"\\x"'), (b"\n", b""), (b"\n", b"\r\n"),
+], ids=lambda pair: repr(pair[1][:24]))  # fmt: skip
+def test_and_one_that_json_reads_otherwise_than_it_looks(changed: tuple[bytes, bytes]) -> None:
+    written = {"key": "a", "source": "/a", "status": "ok", "size": 10, "mtime_ns": 20}
+    raw = json.dumps(written).encode() + b"\n"
+    assert journal._quickly(raw) == journal._slowly(raw) != None  # noqa: E711
+    mutated = raw.replace(*changed)
+    assert mutated != raw
+    assert journal._quickly(mutated) in (None, journal._slowly(mutated))
 
 
 def test_a_line_that_cannot_be_written_whole_is_an_output_error(
@@ -154,6 +224,6 @@ def test_a_line_that_cannot_be_written_whole_is_an_output_error(
         book.append(line("a"))
     monkeypatch.undo()
     with opened(tmp_path) as again:
-        assert again.find("a") is None
+        assert state(again, "a") is None
         again.append(line("b"))
     assert len((tmp_path / journal.NAME).read_bytes().splitlines()) == 1
