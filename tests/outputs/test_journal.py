@@ -190,8 +190,25 @@ def test_a_line_that_is_read_quickly_says_what_json_says(raw: bytes) -> None:
 
 @given(written_lines, st.data())
 def test_so_does_a_line_that_was_changed(raw: bytes, data: st.DataObject) -> None:
-    pieces = [b'"key": "b", ', b', "status": "error"', b"\\u006bey", b'"', b"\\", b",", b"}",
-              b"0", b"-", b".5", b"e9", b"\x1f", b"\xe9", b"\x7f", b" ", b"null", b"\n"]  # fmt: skip
+    pieces = [
+        b'"key": "b", ',
+        b', "status": "error"',
+        b"\\u006bey",
+        b'"',
+        b"\\",
+        b",",
+        b"}",
+        b"0",
+        b"-",
+        b".5",
+        b"e9",
+        b"\x1f",
+        b"\xe9",
+        b"\x7f",
+        b" ",
+        b"null",
+        b"\n",
+    ]
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(raw)))
         cut = data.draw(st.integers(0, 3))
