@@ -47,8 +47,10 @@ check: $(VENV)/.dev-installed ## lint, types, import contract, then the everyday
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-bench: $(VENV)/.dev-installed ## measure what explaining costs beside a plain forward pass
+bench: $(VENV)/.bench-installed ## measure what explaining costs beside predicting, and beside peers
 	$(BIN)/python -m tests.benchmarks.engine
+	$(BIN)/python -m tests.benchmarks.files
+	$(BIN)/python -m tests.benchmarks.folder
 
 theorem: $(VENV)/.dev-installed ## measure which methods show the places that a network used
 	$(BIN)/python -m tests.benchmarks.theorem

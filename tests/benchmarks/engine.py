@@ -11,35 +11,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from camcli.engine import Engine
-from camcli.images.geometry import Geometry
 from camcli.models.opening import open_model
-from camcli.records import Decoded, FileFacts, ImageRef
 from camcli.registry import ALL_GRADIENT, all_gradient
+from camcli.timing import noise, seconds
 
 MODELS = ("efficientnet_lite0", "resnet50", "vgg16", "densenet121", "convnext_tiny", "vit_b_16")
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def pictures(size: tuple[int, int], count: int) -> list[Decoded]:
-    noise = np.random.default_rng(0).integers(0, 256, (count, size[1], size[0], 3), np.uint8)
-    geometry = Geometry(size, size, (0.0, 0.0, *map(float, size)))
-    return [
-        Decoded(ImageRef(str(n), str(n)), FileFacts(0, 0), 1, geometry, view, None)
-        for n, view in enumerate(noise)
-    ]
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,7 @@ class Figures:
 def measure(name: str, batch_size: int, rounds: int) -> Figures:
     weights = "DEFAULT" if name == "efficientnet_lite0" else "none"
     model = open_model(name, weights=weights)
-    batch = pictures(model.preprocessing.size, batch_size)
+    batch = noise(model.preprocessing.size, batch_size)
     engines = [
         Engine(model, batch_size=batch_size),
         Engine(model, batch_size=batch_size, methods=(ALL_GRADIENT,)),

@@ -24,7 +24,7 @@ from torch.export import Dim
 from camcli.engine import Engine
 from camcli.models.fallback import import_torchvision
 from camcli.models.opening import open_model
-from tests.benchmarks.engine import pictures, seconds
+from camcli.timing import noise, seconds
 
 MODELS = ("resnet18", "resnet50", "vgg16", "densenet121", "mobilenet_v3_small", "efficientnet_b0",
           "convnext_tiny", "swin_t", "vit_b_16", "googlenet", "squeezenet1_1", "regnet_y_400mf",
@@ -74,7 +74,7 @@ def ratio(path: Path, batch_size: int, rounds: int) -> float:
     """The time of explaining a batch over that of the plain forward pass of it."""
     model = open_model(str(path), size=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     engine = Engine(model, batch_size=batch_size)
-    batch, network = pictures((SIDE, SIDE), batch_size), plain(path)
+    batch, network = noise((SIDE, SIDE), batch_size), plain(path)
 
     def forward() -> None:
         with torch.inference_mode():
