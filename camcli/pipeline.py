@@ -91,7 +91,7 @@ def outcomes(
             if (
                 pictures == 0
                 or pictures >= engine.batch_size
-                or len(waiting) == 4 * engine.batch_size
+                or len(waiting) >= 4 * engine.batch_size
             ):
                 yield from _explained_in_place(engine, waiting)
                 waiting, pictures = [], 0

@@ -71,10 +71,12 @@ def load(request: ModelRequest) -> LoadedModel:
 def _opened(request: ModelRequest, path: Path, device: Any) -> tuple[Any, tuple[int, int] | None]:
     """The network of a file, and the size (width, height) of the pictures it was made with."""
     if files.kind_of(request.name) == "torchscript":
-        from camcli.models.torchscript import open_script, script_facts
+        from camcli.models.script_file import traced_shape
+        from camcli.models.torchscript import open_script
 
         network = open_script(path, device, request.output, trusted=request.trust)
-        return network, script_facts(path)[0]
+        shape = traced_shape(path)
+        return network, (shape[3], shape[2]) if shape else None
     from camcli.models.exported import open_exported
 
     exported = open_exported(path, device, request.output, trusted=request.trust)

@@ -14,15 +14,15 @@ from torch.export.passes import move_to_device_pass
 from torch.utils._pytree import tree_unflatten
 
 from camcli.cam.layers import Layer, ModuleCall
-from camcli.errors import DerivativeError, ModelError, ModelWarning
+from camcli.errors import ModelError, ModelWarning
 from camcli.models.batches import filled, in_chunks, rows_at_a_time
 from camcli.models.calls import CallTrace, State, state_of
+from camcli.models.derivatives import refuse_underived
 from camcli.models.exported_file import load, unlifted
 from camcli.models.exported_graph import Site, arguments, tapped
 from camcli.models.loaded import Edit, Edits
 from camcli.models.output import logits_of
 from camcli.models.tail import whole
-from camcli.models.torchscript import underived
 
 Listener = Callable[[Tensor, int], Tensor]
 
@@ -98,12 +98,7 @@ class ExportedNetwork:
         rows = self._rows_of(x)
         logits = self._whole(x, edits) if rows is None else in_chunks(self._whole, x, edits, rows)
         if logits.requires_grad and not self._differentiable.issuperset(edits):
-            operator = underived(logits)
-            if operator:
-                raise DerivativeError(
-                    f"{operator} in {self.name} has no derivative; export it again with gradients "
-                    "enabled, or explain a layer behind it (camcli layers lists them)"
-                )
+            refuse_underived(logits, self.name)
             self._differentiable |= set(edits)
         return logits
 

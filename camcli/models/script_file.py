@@ -46,18 +46,6 @@ def refusal(operator: str) -> str | None:
     return next((sentence for kind, sentence in _REFUSED if kind.search(operator)), None)
 
 
-def script_facts(path: Path) -> tuple[tuple[int, int] | None, dict[str, bytes]]:
-    """The size (width, height) of the pictures a file was traced with, and what came with it.
-
-    `_extra_files` of torch.jit.save by name: labels, or how pictures are prepared.
-    """
-    with _opened(path) as file:
-        members = [name for name in file.namelist() if name.split("/")[1:2] == ["extra"]]
-        extra = {name.split("/", 2)[2]: file.read(name) for name in members}
-    shape = traced_shape(path)
-    return (shape[3], shape[2]) if shape else None, extra
-
-
 def traced_shape(path: Path) -> tuple[int, ...] | None:
     """The shape (N, 3, H, W) of the example that a file was traced with; None if scripted."""
     with _opened(path) as file:

@@ -15,18 +15,17 @@ import torch
 from torch import Tensor
 
 from camcli.cam.layers import Layer, ModuleCall
-from camcli.errors import DerivativeError, ModelWarning, UsageError
+from camcli.errors import ModelWarning, UsageError
 from camcli.models.batches import filled, in_chunks, rows_at_a_time
 from camcli.models.calls import CallTrace, State, state_of
+from camcli.models.derivatives import refuse_underived
 from camcli.models.loaded import Edit, Edits
 from camcli.models.output import logits_of
 from camcli.models.precision import raised
-from camcli.models.script_file import load, refuse_writing, script_facts, traced_shape
+from camcli.models.script_file import load, refuse_writing, traced_shape
 from camcli.models.script_graph import TappedGraph, argument, arguments_beyond_the_image
 from camcli.models.script_ops import Listener, listening
 from camcli.models.tail import whole
-
-__all__ = ["ScriptNetwork", "open_script", "script_facts", "underived"]
 
 # The profiling executor would spend the first runs on what does not pay.
 _executor: Any = torch.jit.optimized_execution  # type: ignore[attr-defined]
@@ -110,12 +109,7 @@ class ScriptNetwork:
         rows = self._rows_of(x)
         logits = self._whole(x, edits) if rows is None else in_chunks(self._whole, x, edits, rows)
         if logits.requires_grad and not self._differentiable.issuperset(edits):
-            operator = underived(logits)
-            if operator:
-                raise DerivativeError(
-                    f"{operator} in {self.name} has no derivative; export it again with gradients "
-                    "enabled, or explain a layer behind it (camcli layers lists them)"
-                )
+            refuse_underived(logits, self.name)
             self._differentiable |= set(edits)
         return logits
 
@@ -237,24 +231,6 @@ def open_script(
     return ScriptNetwork(
         load(path, device), device, output, name=path.name, traced_batch=shape[0] if shape else 1
     )
-
-
-def underived(logits: Tensor) -> str:
-    """The name of an operator in the recorded graph that cannot be differentiated, or nothing."""
-    seen: set[Any] = set()
-    found: list[Any] = [logits.grad_fn]
-    while found:
-        node = found.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node.name().endswith("NotImplemented"):
-            try:
-                node(logits.detach())
-            except RuntimeError as error:  # "derivative for aten::... is not implemented"
-                return next((word for word in str(error).split() if "::" in word), "an operator")
-        found += [following for following, _ in node.next_functions]
-    return ""
 
 
 def _in_short(error: Exception) -> RuntimeError:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from camcli.engine import Engine
 from camcli.errors import ModelError, ModelWarning, UsageError
+from camcli.models.files import extra_files
 from camcli.models.inspection import layers_of
 from camcli.models.loaded import LoadedModel
-from camcli.models.torchscript import ScriptNetwork, open_script, script_facts
+from camcli.models.script_file import traced_shape
+from camcli.models.torchscript import ScriptNetwork, open_script
 from tests.conftest import as_model, live_in, noise_pictures
 from tests.models.files import (
     CLASSES,
@@ -262,12 +264,14 @@ def test_code_that_writes_files_is_refused_unless_trusted(tmp_path: Path) -> Non
     assert isinstance(open_script(path, CPU, trusted=True), ScriptNetwork)
 
 
-def test_the_size_of_a_trace_and_extra_files_are_read_without_loading(tmp_path: Path) -> None:
+def test_the_shape_of_a_trace_and_extra_files_are_read_without_loading(tmp_path: Path) -> None:
     module = torch.jit.trace(small().network.module, torch.zeros(1, 3, 48, 64))
     path = saved(module, tmp_path / "x.pt", _extra_files={"labels.txt": "cat\ndog"})
-    assert script_facts(path) == ((64, 48), {"labels.txt": b"cat\ndog"})
+    assert traced_shape(path) == (1, 3, 48, 64)
+    assert extra_files(str(path)) == {"labels.txt": b"cat\ndog"}
     path = saved(scripted(small()), tmp_path / "y.pt")
-    assert script_facts(path) == (None, {})
+    assert traced_shape(path) is None
+    assert extra_files(str(path)) == {}
 
 
 def test_what_is_no_torchscript_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
