@@ -50,7 +50,7 @@ def load(path: Path, *, trusted: bool = False) -> torch.export.ExportedProgram:
             return torch.export.load(file)
     except Exception as error:  # whatever a damaged or newer file makes torch's readers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if "CUDA" in reason or "NVIDIA" in reason:
+        if not torch.cuda.is_available() and _from_gpu(path):
             raise ModelError(
                 f"'{path}' was exported on a GPU, where torch wants its weights again ({reason}); "
                 "export it on the CPU, or run camcli where there is one"
@@ -59,6 +59,15 @@ def load(path: Path, *, trusted: bool = False) -> torch.export.ExportedProgram:
             f"'{path}' cannot be loaded by torch {torch.__version__} ({reason}); "
             "export it again with this version, or install the one that wrote it"
         ) from error
+
+
+def _from_gpu(path: Path) -> bool:
+    """Whether the weights were on a GPU, which torch looks for when it loads them."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        configs = [name for name in archive.namelist() if name.endswith("weights_config.json")]
+        return any(b'"cuda"' in archive.read(name) for name in configs)
 
 
 def unlifted(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
