@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from PIL.Image import Image
 
     from camcli.images.geometry import Geometry
@@ -139,7 +139,7 @@ class Cam:
     def status(self) -> CamStatus:
         """Whether the map shows anything: a constant or negative map has no hottest place."""
         low, high = float(self.cam.min()), float(self.cam.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
+        if not (math.isfinite(low) and math.isfinite(high)):
             return "nonfinite"
         if high == low:
             return "constant"

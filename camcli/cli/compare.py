@@ -20,18 +20,13 @@ from camcli.cli.process import own_process
 from camcli.cli.request import OPENING, model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
-from camcli.images.decode import DecodeSettings, failure
 from camcli.images.discover import Inputs, Walk
-from camcli.outputs import grid, render
 from camcli.outputs.files import atomic
-from camcli.outputs.paths import comparison_path
-from camcli.outputs.render import Style
-from camcli.outputs.sink import FATAL
-from camcli.pipeline import bounded_map, explained
 from camcli.records import Explanation, Failure, ImageRef
 
 if TYPE_CHECKING:
     from camcli.engine import Engine
+    from camcli.outputs.render import Style
 
 _SETTINGS = ("method", "layer", "smooth", "target", "model", "weights", "labels", *OPENING,
              "device", "files_from", "null", "include", "exclude", "output", "colormap", "alpha",
@@ -120,6 +115,10 @@ def _pages(
     engine: Engine, refs: Iterator[ImageRef], chosen: Config, style: Style
 ) -> Iterator[_Drawn | Failure]:
     """Explain and draw, picture by picture; threads decode and write."""
+    from camcli.images.decode import DecodeSettings, failure
+    from camcli.outputs.sink import FATAL
+    from camcli.pipeline import bounded_map, explained
+
     recipe = DecodeSettings(engine.model.preprocessing, style.overlay_size, chosen.max_pixels)
     workers = chosen.workers or os.cpu_count() or 1
 
@@ -145,6 +144,9 @@ def _unusable(output: Path, error: OSError) -> OutputError:
 
 
 def _written(explanation: Explanation, output: Path, style: Style) -> _Drawn:
+    from camcli.outputs import grid, render
+    from camcli.outputs.paths import comparison_path
+
     page = grid.page(explanation, style)
     with atomic(output / comparison_path(explanation.ref.key)) as file:
         render.save(page, file, "png")

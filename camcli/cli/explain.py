@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -24,12 +24,14 @@ from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
 from camcli.images.discover import Inputs
-from camcli.job import Job
 from camcli.outputs.files import locked
-from camcli.outputs.record import Record
-from camcli.outputs.render import Blend, OverlayFormat, Style
-from camcli.records import Smoothing
-from camcli.run import Run, Summary
+
+if TYPE_CHECKING:
+    from camcli.job import Job
+    from camcli.outputs.record import Record
+    from camcli.outputs.render import Blend, OverlayFormat, Style
+    from camcli.records import Smoothing
+    from camcli.run import Run, Summary
 
 _FAILURES = 3
 
@@ -49,6 +51,8 @@ def command(
 
     Example: camcli explain samples --method hirescam,gradcam --target top:2 -o out
     """
+    from camcli.run import Run
+
     chosen, origins = settings.resolve(flags, os.environ, config)
     asked = {name for name, origin in origins.items() if origin != "default"}
     job = job_of(chosen, tuple(inputs or ()), asked)
@@ -65,6 +69,9 @@ def command(
 
 def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
     """The run that the settings ask for; `asked` names those that are no defaults."""
+    from camcli.job import Job
+    from camcli.outputs.render import Style
+
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to explain: name pictures or folders, or --files-from FILE")
     return Job(
@@ -92,6 +99,8 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
 
 def style_of(chosen: Config) -> Style:
     """How overlays are drawn."""
+    from camcli.outputs.render import Style
+
     return Style(
         colormap=chosen.colormap,
         alpha=chosen.alpha,

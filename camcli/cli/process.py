@@ -6,14 +6,14 @@ import ctypes
 import os
 import sys
 
-from camcli.images.decode import own_pillow
-
 # Parameters of mallopt(3), and the highest value that one takes.
 _TRIM_THRESHOLD, _MMAP_MAX, _MOST = -1, -4, 2**31 - 1
 
 
 def own_process() -> None:
     """Pillow heeds --max-pixels alone, and memory that was freed is kept for the next batch."""
+    from camcli.images.decode import own_pillow
+
     own_pillow()
     keep_memory()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,11 +13,11 @@ from camcli.cli.explain import scale_value
 from camcli.cli.options import with_settings
 from camcli.cli.process import own_process
 from camcli.errors import UsageError
-from camcli.outputs import manifest
 from camcli.outputs.files import locked
-from camcli.outputs.redraw import Redraw, Scale
-from camcli.outputs.render import Style
 from camcli.records import Failure
+
+if TYPE_CHECKING:
+    from camcli.outputs.redraw import Redraw, Scale
 
 _SETTINGS = ("colormap", "alpha", "blend", "overlay_size", "overlay_format", "max_pixels",
              "lock_timeout", "quiet", "progress")  # fmt: skip
@@ -51,6 +51,10 @@ def command(
 
     Example: camcli render out --scale run --colormap viridis --caption
     """
+    from camcli.outputs import manifest
+    from camcli.outputs.redraw import Redraw
+    from camcli.outputs.render import Style
+
     run = manifest.read(output)
     if run is None:
         raise UsageError(f"'{output}' holds no camcli run; give the -o of an explain run")

@@ -7,10 +7,13 @@ Nunez et al.; turbo: Mikhailov; jet and the diverging scale are piecewise linear
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
-Table = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Table = npt.NDArray[np.uint8]
 
 _COLOURS = {
     "inferno": """
@@ -46,6 +49,8 @@ def diverging() -> Table:
 
 
 def _interpolated(colours: str) -> Table:
+    import numpy as np  # late: the names alone are asked for by --help
+
     knots = np.array([list(bytes.fromhex(colour)) for colour in colours.split()], np.float64)
     at = np.round(np.linspace(0, 255, len(knots)))
     levels = np.arange(256)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camcli.cli import compare
+from camcli import pipeline
 from camcli.images import decode
 from camcli.images.discover import Inputs, Walk
 from camcli.outputs import colormaps, grid
@@ -208,7 +208,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
 ) -> None:
     """Pages in flight are bounded: reading waits for drawing."""
     alive, most = set(), 0
-    page, read = grid.page, compare.explained
+    page, read = grid.page, pipeline.explained
 
     def explained(*arguments):
         nonlocal most
@@ -222,7 +222,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
         alive.discard(explanation.ref.key)
         return made
 
-    monkeypatch.setattr(compare, "explained", explained)
+    monkeypatch.setattr(pipeline, "explained", explained)
     monkeypatch.setattr(grid, "page", drawn)
     first = picture("in/00.png")
     for n in range(1, 20):
