@@ -12,6 +12,7 @@ import numpy.typing as npt
 Fit = Literal["crop", "squash", "pad"]
 Box = tuple[float, float, float, float]
 Floats = npt.NDArray[np.float32]
+_COARSE = 32  # cells
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,13 @@ class Geometry:
 
 
 def _between(down: Floats, cam: Floats, across: Floats) -> Floats:
-    return np.asarray(down @ cam @ across.T, np.float32)
+    """down @ cam @ across.T. Of coarse maps not by BLAS, which wakes a thread on every core and
+    then waits for those that decode and explain: 20 ms instead of 0.3 on two busy cores.
+    """
+    if max(cam.shape) > _COARSE:
+        return np.asarray(down @ cam @ across.T, np.float32)
+    rows = np.einsum("ij,jk->ik", down, cam)
+    return np.asarray(np.einsum("ij,jk->ik", rows, np.ascontiguousarray(across.T)), np.float32)
 
 
 def _shorter_side_to(source: tuple[int, int], resize: int) -> tuple[int, int]:
