@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,13 +77,15 @@ def command(
         and not chosen.quiet
         and folder.pictures < _FEW_BATCHES * engine.batch_size
     ):
-        say(f"camcli: {folder.pictures:,} pictures are few for batches of {engine.batch_size}, "
-            "which are always filled up; measure on more")  # fmt: skip
+        say(f"camcli: {_counted(folder.pictures, 'picture')} only, and every batch is filled up to "
+            f"{engine.batch_size}; measure on more")  # fmt: skip
     raise typer.Exit(_FAILURES if folder is not None and run.summary.failed else 0)
 
 
 def _explained(chosen: Config, inputs: tuple[str, ...]) -> TimedRun:
     """A run over the inputs; what it writes is gone afterwards."""
+    import tempfile
+
     from camcli.timing import TimedRun
 
     with tempfile.TemporaryDirectory(prefix="camcli-bench-") as folder:
@@ -135,7 +136,7 @@ def _measured(engine: Engine, rounds: int, folder: FolderTimes | None) -> dict[s
 def _table(found: dict[str, Any]) -> Iterator[str]:
     batch, folder, size = found["batch"], found["folder"], found["batch_size"]
     yield (f"{shown(found['model'])} on {found['device']}, {found['precision']}, "
-           f"{found['threads']} threads, torch {found['torch']}, "
+           f"{_counted(found['threads'], 'thread')}, torch {found['torch']}, "
            f"ready in {found['ready_seconds']:.1f} s")  # fmt: skip
     yield ""
     yield f"{f'one batch of {size}':<26}  ms a picture"
@@ -153,15 +154,23 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
 
 def _stages(folder: dict[str, Any]) -> Iterator[str]:
     pictures, seconds, workers = folder["pictures"], folder["seconds"], folder["workers"]
-    yield f"{f'{pictures:,} pictures':<26}  ms a picture   share"
+    yield f"{_counted(pictures, 'picture'):<26}  ms a picture   share"
     busy = sum(folder[name] for name in ("decode", "render", "write"))
     idle = max(0.0, workers * seconds - busy)
     for heading, whole, names in (
         ("the model's thread", seconds, ("forward", "maps", "wait", "record")),
-        (f"{workers} worker threads", workers * seconds, ("decode", "render", "write", "idle")),
+        (
+            _counted(workers, "worker thread"),
+            workers * seconds,
+            ("decode", "render", "write", "idle"),
+        ),
     ):
         yield heading
         for name in names:
             spent = idle if name == "idle" else folder[name]
             yield f"  {name:<24}  {1000 * spent / pictures:>12.2f}  {spent / whole:>6.1%}"
     yield f"{pictures / seconds:.1f} pictures a second"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,13 +19,12 @@ from camcli.cli.process import own_process
 from camcli.cli.request import OPENING, model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
-from camcli.images.discover import Inputs, Walk
 from camcli.outputs.files import atomic
-from camcli.records import Explanation, Failure, ImageRef
 
 if TYPE_CHECKING:
     from camcli.engine import Engine
     from camcli.outputs.render import Style
+    from camcli.records import Explanation, Failure, ImageRef
 
 _SETTINGS = ("method", "layer", "smooth", "target", "model", "weights", "labels", *OPENING,
              "device", "files_from", "null", "include", "exclude", "output", "colormap", "alpha",
@@ -62,6 +60,9 @@ def command(
 
     Example: camcli compare samples/coffee.jpg --method hirescam,gradcam --target top:2
     """
+    from camcli.images.discover import Inputs, Walk
+    from camcli.records import Failure
+
     chosen, origins = settings.resolve(flags, os.environ, config)
     chosen = dataclasses.replace(
         chosen, **{name: value for name, value in _DEFAULTS.items() if origins[name] == "default"}
@@ -115,9 +116,12 @@ def _pages(
     engine: Engine, refs: Iterator[ImageRef], chosen: Config, style: Style
 ) -> Iterator[_Drawn | Failure]:
     """Explain and draw, picture by picture; threads decode and write."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from camcli.images.decode import DecodeSettings, failure
     from camcli.outputs.sink import FATAL
     from camcli.pipeline import bounded_map, explained
+    from camcli.records import Failure
 
     recipe = DecodeSettings(engine.model.preprocessing, style.overlay_size, chosen.max_pixels)
     workers = chosen.workers or os.cpu_count() or 1

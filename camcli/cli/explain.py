@@ -23,7 +23,6 @@ from camcli.cli.process import own_process
 from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
-from camcli.images.discover import Inputs
 from camcli.outputs.files import locked
 
 if TYPE_CHECKING:
@@ -69,6 +68,7 @@ def command(
 
 def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
     """The run that the settings ask for; `asked` names those that are no defaults."""
+    from camcli.images.discover import Inputs
     from camcli.job import Job
     from camcli.outputs.render import Style
 

@@ -16,7 +16,6 @@ from camcli.cli.process import own_process
 from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import UsageError
-from camcli.images.discover import Inputs, Walk
 from camcli.registry import METHODS
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ def command(
 
     Example: camcli layers efficientnet_lite0
     """  # fmt: skip
+    from camcli.images.discover import Inputs, Walk
+
     if pictures and not probe:
         raise UsageError(f"'{pictures[0]}': pictures are measured with --probe {pictures[0]}")
     refs = Walk(Inputs((*probe, *(pictures or ())))).some() if probe else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 
@@ -24,6 +23,8 @@ def keep_memory() -> None:
 
     What the environment says (MALLOC_*_) goes first; other C libraries are left alone.
     """
+    import ctypes
+
     chosen = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_"}
     if sys.platform != "linux" or chosen & os.environ.keys():
         return

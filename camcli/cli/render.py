@@ -14,7 +14,6 @@ from camcli.cli.options import with_settings
 from camcli.cli.process import own_process
 from camcli.errors import UsageError
 from camcli.outputs.files import locked
-from camcli.records import Failure
 
 if TYPE_CHECKING:
     from camcli.outputs.redraw import Redraw, Scale
@@ -78,6 +77,8 @@ def command(
 
 
 def _draw(redraw: Redraw, quiet: bool, wanted: bool) -> tuple[int, int]:
+    from camcli.records import Failure
+
     drawn = failed = 0
     with progress(quiet, wanted) as bar:
         for picture in redraw.pictures():

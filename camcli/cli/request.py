@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from camcli.config import Config
 from camcli.errors import UsageError
-from camcli.records import ModelRequest, Precision
+
+if TYPE_CHECKING:
+    from camcli.records import ModelRequest, Precision
 
 OPENING = ("arch", "trust_model", "output_key", "output_index", "activation", "precision")
 _PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
@@ -14,6 +16,8 @@ _PREPARING = ("size", "resize", "mean", "std", "interpolation", "fit")
 
 def model_request(chosen: Config) -> ModelRequest:
     """The model that the settings ask for."""
+    from camcli.records import ModelRequest
+
     if chosen.output_key is not None and chosen.output_index is not None:
         raise UsageError("--output-key and --output-index say the same thing; give one of them")
     return ModelRequest(

@@ -103,8 +103,10 @@ class Geometry:
 
 
 def _between(down: Floats, cam: Floats, across: Floats) -> Floats:
-    """down @ cam @ across.T. Of coarse maps not by BLAS, which wakes a thread on every core and
-    then waits for those that decode and explain: 20 ms instead of 0.3 on two busy cores.
+    """The product down @ cam @ across.T.
+
+    Of coarse maps not by BLAS, which wakes a thread on every core and then waits for those that
+    decode and explain: 20 ms instead of 0.3 on two busy cores.
     """
     if max(cam.shape) > _COARSE:
         return np.asarray(down @ cam @ across.T, np.float32)

@@ -1,13 +1,13 @@
 """A folder of photographs from disk to overlays, beside predicting only and beside the peers.
 
-    python -m tests.benchmarks.folder [--models M,…] [--pictures N] [--rounds N]
+    python -m tests.benchmarks.folder [--models M[=WEIGHTS],…] [--pictures N] [--rounds N]
         [--contenders C,…] [--device D] [--output FILE.md]
 
 Every contender is a process of its own: it starts Python, loads the model, reads every picture and
 writes its result. A round runs each of them once; figures are medians over the rounds, of ratios
 within a round. The photographs are those of CAMCLI_PHOTOS, or the samples, again and again under
 other names. Peers run at the batch size that is fastest for them. The built-in model has its real
-weights, others random ones: speed does not depend on them.
+weights, others random ones where none are named: speed does not depend on them, drift does.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Race:
     """One network over one folder, by all contenders."""
 
     model: str
+    """Its name, and after an equals sign its weights."""
     folder: Path
     device: str
     batch_size: int
@@ -72,6 +73,8 @@ class Race:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.model, _, weights = self.model.partition("=")
+        self.weights = weights or ("DEFAULT" if self.model == BUILT_IN else "none")
         output = self.output("describe")
         cost(self._process("describe", self.folder, output, 1))
         self.facts = json.loads((output / "facts.json").read_text())
@@ -93,10 +96,6 @@ class Race:
         if self.size is not None:
             command += ["--size", str(self.size), "--resize", str(self.size)]
         return cost([*command, "--precision", "bf16"] if name == "camcli-bf16" else command)
-
-    @property
-    def weights(self) -> str:
-        return "DEFAULT" if self.model == BUILT_IN else "none"
 
     def _process(self, name: str, folder: Path, output: Path, batch_size: int) -> list[str]:
         task = {"folder": str(folder), "output": str(output), "model": self.model,
@@ -205,14 +204,15 @@ def report(options: argparse.Namespace) -> Iterator[str]:
             sizes = [int(size) for size in options.batch_sizes.split(",")]
             rows = measured(race, options.contenders.split(","), sizes, options.rounds)
             yield ""
-            yield from table(rows, model, options.pictures)
+            yield from table(rows, race.model, options.pictures)
             done = {row.name for row in rows if not row.failure}
             if {"camcli", "camcli-bf16"} <= done:
                 found = drift(folder.parent / "out-camcli", folder.parent / "out-camcli-bf16")
                 yield ""
                 yield (f"In bf16, {found.changed:.1%} of predicted classes are others; where they "
                        f"are not, the largest difference of a map is {found.map:.1%} of its "
-                       f"maximum (median). Weights: {race.weights}.")  # fmt: skip
+                       f"maximum (median). Weights: {race.weights}"
+                       f"{' (random, so that classes lie close)' * (race.weights == 'none')}.")  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

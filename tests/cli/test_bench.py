@@ -35,8 +35,9 @@ def test_bench_shows_what_a_batch_costs_and_where_the_time_of_a_folder_goes(
     assert re.search(r"^5 pictures +ms a picture +share$", done.stdout, re.MULTILINE)
     assert re.fullmatch(r"[\d.]+ pictures a second", lines[-3])
     assert re.fullmatch(r"[\d,]+ MiB of memory at most", lines[-1])
-    assert done.stderr == ("camcli: 5 pictures are few for batches of 2, which are always filled "
-                           "up; measure on more\n")  # fmt: skip
+    assert done.stderr == (
+        "camcli: 5 pictures only, and every batch is filled up to 2; measure on more\n"
+    )
     assert list(tmp_path.glob("camcli-bench-*")) == []
 
 

@@ -194,3 +194,18 @@ def test_a_terminal_sees_progress_and_nothing_that_a_name_smuggles_in(tmp_path: 
     assert "7 pictures [" in shown
     assert r"\x1b[31m[red]x.jpg: not a picture" in shown
     assert not COLOUR.search(shown)
+
+
+def test_the_list_of_commands_loads_neither_torch_nor_numpy_nor_pillow() -> None:
+    code = (
+        "import sys\n"
+        "from camcli.cli.app import main\n"
+        "sys.argv = ['camcli', '--help']\n"
+        "try: main()\n"
+        "finally: print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "explain" in done.stdout
+    assert done.stdout.endswith("[]\n")
