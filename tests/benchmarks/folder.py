@@ -168,6 +168,11 @@ class Drift:
     map: float
     """Of the others, the largest difference of a map, as a part of its maximum: the median."""
 
+    def __str__(self) -> str:
+        return (f"In bf16, {self.changed:.1%} of predicted classes are others; where they are not, "
+                f"the largest difference of a map is {self.map:.1%} of its maximum (median; random "
+                "weights exaggerate both).")  # fmt: skip
+
 
 def drift(exact: Path, other: Path) -> Drift:
     changed, gaps = [], []
@@ -207,12 +212,9 @@ def report(options: argparse.Namespace) -> Iterator[str]:
             yield from table(rows, race.model, options.pictures)
             done = {row.name for row in rows if not row.failure}
             if {"camcli", "camcli-bf16"} <= done:
-                found = drift(folder.parent / "out-camcli", folder.parent / "out-camcli-bf16")
+                outputs = [folder.parent / f"out-{name}" for name in ("camcli", "camcli-bf16")]
                 yield ""
-                yield (f"In bf16, {found.changed:.1%} of predicted classes are others; where they "
-                       f"are not, the largest difference of a map is {found.map:.1%} of its "
-                       f"maximum (median). Weights: {race.weights}"
-                       f"{' (random, so that classes lie close)' * (race.weights == 'none')}.")  # fmt: skip
+                yield f"{drift(*outputs)} Weights: {race.weights}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
