@@ -1,6 +1,6 @@
 """What explaining costs beside a plain forward pass of the same network, batch and layout.
 
-    python -m tests.benchmarks.engine [MODEL…] [--batch-size N] [--rounds N]
+    python -m tests.benchmarks.engine [MODEL…] [--batch-size N] [--rounds N] [--device D]
 
 Rounds alternate between them, so that a machine that slows down slows all; a figure is the median
 of the ratios: one HiResCAM map to the plain forward; all gradient methods' maps, and five classes'
@@ -18,7 +18,7 @@ import torch
 from camcli.engine import Engine
 from camcli.models.opening import open_model
 from camcli.registry import ALL_GRADIENT, all_gradient
-from camcli.timing import noise, seconds
+from camcli.timing import finish, noise, seconds
 
 MODELS = ("efficientnet_lite0", "resnet50", "vgg16", "densenet121", "convnext_tiny", "vit_b_16")
 
@@ -34,9 +34,9 @@ class Figures:
     classes: float
 
 
-def measure(name: str, batch_size: int, rounds: int) -> Figures:
+def measure(name: str, batch_size: int, rounds: int, device: str = "cpu") -> Figures:
     weights = "DEFAULT" if name == "efficientnet_lite0" else "none"
-    model = open_model(name, weights=weights)
+    model = open_model(name, weights=weights, device=device)
     batch = noise(model.preprocessing.size, batch_size)
     engines = [
         Engine(model, batch_size=batch_size),
@@ -47,6 +47,7 @@ def measure(name: str, batch_size: int, rounds: int) -> Figures:
     def forward() -> None:
         with torch.inference_mode():
             model.logits(model.inputs([picture.view for picture in batch])).argmax(dim=1)
+        finish(model.device)
 
     with engines[0].prepared():
         runs = [forward, *(lambda e=e: e.explain(batch) for e in engines)]
@@ -68,15 +69,17 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     print(
-        f"{torch.get_num_threads()} threads, batch {options.batch_size}, torch {torch.__version__}"
+        f"{options.device}, {torch.get_num_threads()} threads, batch {options.batch_size}, "
+        f"torch {torch.__version__}"
     )
     count = len(all_gradient())
     print(f"| network | plain forward, ms a picture | one map | {count} methods | five classes |")
     print("|---|---|---|---|---|")
     for name in options.models:
-        figures = measure(name, options.batch_size, options.rounds)
+        figures = measure(name, options.batch_size, options.rounds, options.device)
         ratios = " | ".join(f"{r:.2f}×" for r in (figures.one, figures.methods, figures.classes))
         print(f"| {name} | {figures.plain:.1f} | {ratios} |", flush=True)
 

@@ -72,7 +72,9 @@ def plain(path: Path) -> Callable[[Tensor], Tensor]:
 
 def ratio(path: Path, batch_size: int, rounds: int) -> float:
     """The time of explaining a batch over that of the plain forward pass of it."""
-    model = open_model(str(path), size=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    model = open_model(
+        str(path), size=(SIDE, SIDE), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), device="cpu"
+    )
     engine = Engine(model, batch_size=batch_size)
     batch, network = noise((SIDE, SIDE), batch_size), plain(path)
 
