@@ -53,8 +53,10 @@ class Summary:
 class Run:
     """A job over its output directory. Hold the directory's lock while it works."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, before_model: Callable[[], None] = lambda: None) -> None:
+        """`before_model` is called before the model is opened, where it is."""
         self.job = job
+        self._before_model = before_model
         self.summary = Summary()
         self._walk = Walk(job.inputs)
         self._refs = self._walk.some()
@@ -133,6 +135,7 @@ class Run:
         from camcli.engine import Engine
         from camcli.models.opening import open_request
 
+        self._before_model()
         job = self.job
         model = open_request(job.model)
         batch_size = job.batch_size
