@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from camcli.cam import methods as _registered  # noqa: F401 (by being imported)
 from camcli.cam import smoothing, targets
 from camcli.cam.capture import LayerCapture
 from camcli.cam.layers import Layer
-from camcli.cam.methods.gradient import hirescam
 from camcli.cam.targets import Choose, NoTargetError
 from camcli.cam.worth import COMPLETE, Probe, Worth, measured
 from camcli.errors import ModelError, UsageError
@@ -181,20 +181,16 @@ class Engine:
         self, logits: Tensor, count: int
     ) -> list[tuple[list[int], tuple[Prediction, ...]]]:
         """Each picture's classes from the most to the least likely, and the first few in full."""
-        order = logits.argsort(dim=1, descending=True, stable=True)[:count].cpu()
-        probabilities = self.model.probabilities(logits).cpu()
-        values = logits.cpu()
+        order = logits.argsort(dim=1, descending=True, stable=True)[:count]
+        best = order[:, :_PREDICTIONS]
+        figures = logits, self.model.probabilities(logits)
+        first = [figure[:count].gather(1, best).tolist() for figure in figures]
         label = self.model.classes.label
         return [
-            (
-                ranked.tolist(),
-                tuple(
-                    Prediction(i, label(i), float(values[n, i]), float(probabilities[n, i]))
-                    for i in ranked[:_PREDICTIONS].tolist()
-                ),
-            )
-            for n, ranked in enumerate(order)
-        ]
+            (ranked, tuple(Prediction(i, label(i), logit, probability)
+                           for i, logit, probability in zip(ranked, *few, strict=False)))
+            for ranked, *few in zip(order.tolist(), *first, strict=True)
+        ]  # fmt: skip
 
     def _targets(self, picture: Decoded, ranked: list[int]) -> tuple[Target, ...] | Failure:
         try:
@@ -261,7 +257,7 @@ class Engine:
             known, row = self.probes[layer], one.further.targets
             logits = known.baseline
             baseline = None if logits is None else targets.score(logits.expand(len(row), -1), row)
-            worth = measured(cam, one, known, baseline, hirescam(one).sum(dim=1))
+            worth = measured(cam, one, known, baseline, one.product.sum(dim=1))
         return _Maps(method, name, cam, one.further.score, worth)
 
     def _cam(self, maps: _Maps, n: int, target: Target) -> Cam:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -98,3 +99,8 @@ class LayerCapture:
     outside: Tensor
     """The share of the first-order sum on class and register tokens, (N,)."""
     further: FurtherPasses
+
+    @cached_property
+    def product(self) -> Tensor:
+        """G * A, element by element, which several methods and every map's worth are made of."""
+        return self.gradient * self.activation

@@ -78,7 +78,7 @@ def measured(
         return Worth(capture.outside)
     completeness = location = None
     if probe.score in ("exact", "first_order"):
-        mass = (capture.activation * capture.gradient).abs().sum(dim=(1, 2, 3))
+        mass = capture.product.abs().sum(dim=(1, 2, 3))
         score = capture.further.score
         completeness = completeness_error(score, baseline, cam.sum(dim=(1, 2)), mass)
     if probe.score == "exact":

@@ -24,6 +24,7 @@ from torch.export import Dim
 from camcli.engine import Engine
 from camcli.models.fallback import import_torchvision
 from camcli.models.opening import open_model
+from camcli.models.output import logits_of
 from camcli.timing import noise, seconds
 
 MODELS = ("resnet18", "resnet50", "vgg16", "densenet121", "mobilenet_v3_small", "efficientnet_b0",
@@ -80,7 +81,8 @@ def ratio(path: Path, batch_size: int, rounds: int) -> float:
 
     def forward() -> None:
         with torch.inference_mode():
-            network(model.inputs([picture.view for picture in batch])).argmax(dim=1)
+            answer = network(model.inputs([picture.view for picture in batch]))
+            logits_of(answer, count=batch_size).argmax(dim=1)
 
     def explain() -> None:
         engine.explain(batch)
@@ -97,7 +99,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of torch.jit, of torchvision: nothing about speed

@@ -24,7 +24,7 @@ def hirescam(capture: LayerCapture) -> Tensor:
     Known to get wrong: elsewhere it is the first-order view of a curved function; where a
     normalisation follows the layer, its sum is zero whatever the picture.
     """
-    return capture.gradient * capture.activation
+    return capture.product
 
 
 @method(title="Grad-CAM", paper="arXiv 1610.02391", needs="gradient", units="score")
@@ -103,7 +103,7 @@ def elementwisegradcam(capture: LayerCapture) -> Tensor:
     Guaranteed: nothing about the score; the map is never negative.
     Known to get wrong: what speaks against the class does not cancel what speaks for it.
     """
-    return (capture.gradient * capture.activation).relu()
+    return capture.product.relu()
 
 
 @method(title="EigenGrad-CAM", paper="pytorch-grad-cam", needs="gradient")
@@ -120,7 +120,7 @@ def eigengradcam(capture: LayerCapture) -> Tensor:
     """
     from camcli.cam.spectral import first_component
 
-    return first_component(capture.gradient * capture.activation)
+    return first_component(capture.product)
 
 
 @method(title="Finer-CAM", paper="arXiv 2501.11309", needs="gradient")

@@ -27,7 +27,7 @@ def gradient_x_input(capture: LayerCapture) -> Tensor:
     Known to get wrong: biases are left out, and a pixel whose normalised value is zero shows
     nothing whatever depends on it.
     """
-    return capture.gradient * capture.activation
+    return capture.product
 
 
 @method(title="guided backpropagation", paper="arXiv 1412.6806", needs="input", scope="network")
@@ -99,7 +99,7 @@ def fullgrad(capture: LayerCapture) -> Tensor:
         heat = unit(part.abs(), (1, 2, 3)).sum(dim=1, keepdim=True)
         return enlarged(heat, capture.further.size)[:, 0]
 
-    total = shown(capture.gradient * capture.activation)
+    total = shown(capture.product)
     for part in capture.further.bias_gradients():
         total = total + shown(part)
     return total
