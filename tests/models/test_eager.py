@@ -199,7 +199,7 @@ def test_an_exception_in_the_forward_pass_leaves_the_network_as_it_was(failing: 
     with pytest.raises(RuntimeError, match="broken off"), engine.prepared():
         engine.explain(noise_pictures(model, 2))
     assert_same_state(before, state_of(module))
-    with pytest.raises(ModelError, match=r"cannot be run on pictures of 64x64 \(out of memory\)"):
+    with pytest.raises(ModelError, match=r"cannot be run on pictures of 64x64 \(broken off\)"):
         layers_of(model)
     assert_same_state(before, state_of(module))
 
