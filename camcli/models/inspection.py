@@ -19,6 +19,7 @@ from camcli.cam.layers import Layer, feature_maps, find_layer
 from camcli.cam.worth import Probe, bypassed, classify
 from camcli.errors import DerivativeError, ModelError, UsageError
 from camcli.models.loaded import LoadedModel
+from camcli.models.precision import emulated
 
 # Maps later than the default one are few: a transformer's last block has the most.
 _LAST_MAPS = 16
@@ -67,6 +68,12 @@ def settled(model: LoadedModel, layers: Sequence[Layer]) -> LoadedModel:
             "its maps are in its own precision"
         )
         return replace(model, precision="fp32", remarks=(*model.remarks, remark))
+    if emulated(model.precision, model.device):
+        remark = (
+            f"This CPU has no instructions for {model.precision} and is faster with "
+            "--precision fp32."
+        )
+        return replace(model, remarks=(*model.remarks, remark))
     return model
 
 

@@ -43,6 +43,14 @@ def lowered(precision: Precision, device: torch.device, edits: Edits) -> Iterato
         yield {layer: raising(edit) for layer, edit in edits.items()}
 
 
+def emulated(precision: Precision, device: torch.device) -> bool:
+    """Whether a CPU has no instructions for a precision, which is slower then than float32."""
+    if device.type != "cpu" or precision == "fp32":
+        return False
+    supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", None)
+    return supported is not None and not supported()
+
+
 class _Raised(TorchFunctionMode):
     """Casts up what a connection around the layer brings along in a lower precision."""
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from camcli.cli.app import app
 from camcli.engine import Engine
+from camcli.models import inspection
 from camcli.models.exported import ExportedNetwork
 from camcli.models.loaded import LoadedModel
 from camcli.models.torchscript import ScriptNetwork
@@ -132,6 +133,15 @@ def test_a_network_that_cannot_is_run_as_it_is_and_the_run_says_so() -> None:
     assert engine.model.remarks == (
         "small cannot be run in bf16 (no bfloat16 here); its maps are in its own precision",
     )
+
+
+@pytest.mark.parametrize("has_none", [True, False])
+def test_a_cpu_that_is_slower_so_is_named(has_none: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "emulated", lambda precision, device: has_none)
+    engine = Engine(replace(resnet(), precision="bf16"), batch_size=2)
+    assert engine.model.precision == "bf16"
+    said = ("This CPU has no instructions for bf16 and is faster with --precision fp32.",)
+    assert engine.model.remarks == (said if has_none else ())
 
 
 def test_a_run_records_its_precision_and_keeps_it(picture: Any, tmp_path: Path) -> None:
