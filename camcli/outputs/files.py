@@ -23,14 +23,22 @@ _counter = itertools.count()
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it takes the place of `path` when the block ends, or leaves no trace."""
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{next(_counter)}"
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(temporary, "wb") as file:
+        with _created(temporary) as file:
             yield file
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file; its folder is only made where it turns out to be missing."""
+    try:
+        return open(path, "wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "wb")
 
 
 def sweep(directory: Path) -> None:
