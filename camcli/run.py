@@ -54,7 +54,7 @@ class Run:
     """A job over its output directory. Hold the directory's lock while it works."""
 
     def __init__(self, job: Job, before_model: Callable[[], None] = lambda: None) -> None:
-        """`before_model` is called before the model is opened, where it is."""
+        """`before_model` is called before torch is imported, where a model is opened at all."""
         self.job = job
         self._before_model = before_model
         self.summary = Summary()
@@ -132,10 +132,10 @@ class Run:
 
     def _engine(self, before: Json | None) -> Engine:
         """Open the model; its maps must be those that are already in the directory."""
+        self._before_model()
         from camcli.engine import Engine
         from camcli.models.opening import open_request
 
-        self._before_model()
         job = self.job
         model = open_request(job.model)
         batch_size = job.batch_size

@@ -19,7 +19,7 @@ import camcli
 from camcli import config as settings
 from camcli.cli.console import Progress, complain, progress, say, shown
 from camcli.cli.options import with_settings
-from camcli.cli.process import keep_memory
+from camcli.cli.process import suit_torch
 from camcli.cli.request import model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
@@ -58,7 +58,7 @@ def command(
     job = job_of(chosen, tuple(inputs or ()), asked)
     own_pillow()
     # A journal of a million lines takes a sixth less where memory is given back.
-    run = Run(job, before_model=keep_memory)
+    run = Run(job, before_model=suit_torch)
     if chosen.dry_run:
         _list(run)
         return

@@ -7,14 +7,29 @@ import sys
 
 # Parameters of mallopt(3), and the highest value that one takes.
 _TRIM_THRESHOLD, _MMAP_MAX, _MOST = -1, -4, 2**31 - 1
+_SPINS = "10000"  # some ten microseconds, which is what a small operator takes
 
 
 def own_process() -> None:
-    """Pillow heeds --max-pixels alone, and memory that was freed is kept for the next batch."""
+    """Pillow heeds --max-pixels alone, and torch finds what suits it."""
     from camcli.images.decode import own_pillow
 
     own_pillow()
+    suit_torch()
+
+
+def suit_torch() -> None:
+    """What has to be settled before torch is imported."""
     keep_memory()
+    yield_cores()
+
+
+def yield_cores() -> None:
+    """Have OpenMP's threads soon sleep while they wait for each other, as its default has it not:
+    for milliseconds they would keep cores busy that the codecs or another process could use.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = _SPINS
 
 
 def keep_memory() -> None:

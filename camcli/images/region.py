@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from camcli.images.geometry import Box, Geometry
 
+Ints = npt.NDArray[np.intp]
 HOT = 0.15
 """Share of the maximum above which a place is hot (Selvaraju 2017, section 4.1)."""
 
@@ -51,34 +52,43 @@ def hot_region(cam: npt.NDArray[np.float32], geometry: Geometry) -> HotRegion:
 def _largest_component(hot: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """The bounding box (left, top, right, bottom) of the largest 4-connected region.
 
-    Runs of hot pixels are joined to those of the row above by union-find; of equal regions the
-    first wins.
+    Runs of hot pixels are joined to those of the row above; of equal regions the first wins.
     """
-    edges = np.diff(np.pad(hot.view(np.int8), ((0, 0), (1, 1))), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    ends = np.nonzero(edges == -1)[1]
-    runs = list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
-    parent = list(range(len(runs)))
+    height, width = hot.shape
+    stride = width + 1
+    line = np.zeros(height * stride + 1, np.bool_)  # all rows, a cold pixel before each
+    line[1:].reshape(height, stride)[:, :width] = hot
+    turns = np.flatnonzero(line[1:] != line[:-1])
+    starts, ends = turns[0::2], turns[1::2]
+    component = _joined(starts, ends, stride)
+    mine = component == np.bincount(component, ends - starts).argmax()
+    first, last = starts[mine], ends[mine]
+    left, right = (first % stride).min(), (last % stride).max()
+    return int(left), int(first[0]) // stride, int(right), int(last[-1]) // stride + 1
 
-    def root(run: int) -> int:
-        while parent[run] != run:
-            parent[run] = run = parent[parent[run]]
-        return run
 
-    above = 0
-    for run, (row, start, end) in enumerate(runs):
-        # Runs that end before this one starts can touch none of the row's later runs either.
-        while runs[above][0] < row - 1 or (runs[above][0] == row - 1 and runs[above][2] <= start):
-            above += 1
-        other = above
-        while runs[other][0] == row - 1 and runs[other][1] < end:
-            first, second = sorted((root(other), root(run)))
-            parent[second] = first
-            other += 1
-    sizes = [0] * len(runs)
-    for run, (_, start, end) in enumerate(runs):
-        sizes[root(run)] += end - start
-    best = sizes.index(max(sizes))
-    mine = [runs[run] for run in range(len(runs)) if root(run) == best]
-    left, right = min(run[1] for run in mine), max(run[2] for run in mine)
-    return left, mine[0][0], right, mine[-1][0] + 1
+def _joined(starts: Ints, ends: Ints, stride: int) -> Ints:
+    """For every run, the first run of its region; `stride` leads from a pixel to the one below."""
+    # The runs that overlap this one's place in the row above: `count` of them from `first` on.
+    first = np.searchsorted(ends, starts - stride, side="right")
+    count = np.searchsorted(starts, ends - stride) - first
+    parent = _flat(np.where(count > 0, first, np.arange(len(starts))))
+    for run in np.flatnonzero(count > 1).tolist():  # where branches meet
+        for other in range(first[run] + 1, first[run] + count[run]):
+            one, two = sorted((_root(parent, other), _root(parent, run)))
+            parent[two] = one
+    return _flat(parent)
+
+
+def _flat(parent: Ints) -> Ints:
+    """Every run with its root as its parent."""
+    while not np.array_equal(further := parent[parent], parent):
+        parent = further
+    return parent
+
+
+def _root(parent: Ints, run: int) -> int:
+    while parent[run] != run:
+        parent[run] = parent[parent[run]]
+        run = int(parent[run])
+    return run

@@ -16,7 +16,7 @@ from camcli.outputs import colormaps
 Blend = Literal["heat", "flat"]
 OverlayFormat = Literal["jpeg", "png", "webp"]
 EXTENSION: dict[OverlayFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-_UNSEEN_BRIGHTNESS = 0.55
+_DIMMED = [int(level * 0.55) for level in range(256)] * 3
 _COARSE = 128 * 128  # cells
 _QUALITY = 90
 _TINY = float(np.finfo(np.float32).tiny)
@@ -53,13 +53,14 @@ def draw(
     claimed, or is the same everywhere (`flat`). What the network did not see is dimmed.
     """
     top = hottest(cam, style)
+    seen = _seen(canvas, geometry)
     levels = _levels(_shown(cam, style), geometry, canvas.size, top, style.signed)
-    colours = Image.fromarray(levels)
+    colours = Image.fromarray(levels).crop(seen)
     mask = colours.point(_opacity(style.alpha, style.blend, style.signed))
     colours = colours.convert("P")
     colours.putpalette(_palette(style.colormap, style.signed))
-    overlay = Image.composite(colours.convert("RGB"), canvas, mask)
-    overlay = _dim_unseen(overlay, canvas, geometry)
+    overlay = canvas.point(_DIMMED) if seen != (0, 0, *canvas.size) else canvas.copy()
+    overlay.paste(Image.composite(colours.convert("RGB"), canvas.crop(seen), mask), seen[:2])
     if style.caption:
         return _with_caption(overlay, caption, top, style)
     return overlay
@@ -117,7 +118,9 @@ def _hottest(heat: npt.NDArray[np.float32]) -> float:
     return float(heat.max())
 
 
+@lru_cache
 def _opacity(alpha: float, blend: Blend, signed: bool) -> list[int]:
+    """The mask of every level, 0 to 255."""
     levels = np.arange(256) / 255
     strength = np.abs(2 * levels - 1) if signed else levels
     if blend == "flat":
@@ -130,15 +133,11 @@ def _palette(colormap: str, signed: bool) -> bytes:
     return (colormaps.diverging() if signed else colormaps.table(colormap)).tobytes()
 
 
-def _dim_unseen(overlay: Image.Image, canvas: Image.Image, geometry: Geometry) -> Image.Image:
+def _seen(canvas: Image.Image, geometry: Geometry) -> tuple[int, int, int, int]:
+    """The box of the canvas that the network saw."""
     left, top, right, bottom = geometry.seen
     across, down = canvas.width / geometry.source[0], canvas.height / geometry.source[1]
-    box = (round(left * across), round(top * down), round(right * across), round(bottom * down))
-    if box == (0, 0, canvas.width, canvas.height):
-        return overlay
-    dimmed = canvas.point([int(level * _UNSEEN_BRIGHTNESS) for level in range(256)] * 3)
-    dimmed.paste(overlay.crop(box), box[:2])
-    return dimmed
+    return round(left * across), round(top * down), round(right * across), round(bottom * down)
 
 
 def _with_caption(overlay: Image.Image, text: str, value: float, style: Style) -> Image.Image:

@@ -1,4 +1,4 @@
-"""The command line's process keeps the memory that it has freed, unless it is told otherwise."""
+"""The command line's process keeps freed memory and yields its cores, unless told otherwise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+# Page faults of filling four arrays of 128 MiB by turns, when one has been freed before.
 _FAULTS = """
 import resource
 import numpy as np
@@ -21,21 +22,41 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def page_faults(**environment: str) -> int:
-    """Of filling four arrays of 128 MiB, one after the other, when one has been freed before."""
+def told(program: str, **environment: str) -> float:
+    """The number that a program prints."""
     done = subprocess.run(
-        [sys.executable, "-c", _FAULTS],
+        [sys.executable, "-c", program],
         env=os.environ | environment,
         check=True,
         capture_output=True,
         timeout=120,
     )
-    return int(done.stdout)
+    return float(done.stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mallopt is of glibc")
 def test_memory_that_was_freed_is_used_again_without_page_faults() -> None:
-    kept = page_faults()
+    kept = told(_FAULTS)
     # Not more than large pages have, of which a system may give one for 512 small ones.
     assert kept < 32
-    assert page_faults(MALLOC_MMAP_MAX_="65536", MALLOC_TRIM_THRESHOLD_="131072") > 128
+    assert told(_FAULTS, MALLOC_MMAP_MAX_="65536", MALLOC_TRIM_THRESHOLD_="131072") > 128
+
+
+_WAITING = """
+import time
+from camcli.cli.process import suit_torch
+suit_torch()
+import torch
+torch.set_num_threads(2)
+small = torch.ones(2**16)
+spent, end = time.process_time(), time.perf_counter() + 1
+while time.perf_counter() < end:
+    small.add_(1)
+    time.sleep(0.002)
+print(time.process_time() - spent)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GOMP_SPINCOUNT is of GCC's OpenMP")
+def test_threads_that_wait_for_work_leave_the_cores_to_others() -> None:
+    assert told(_WAITING) < 0.7 * told(_WAITING, OMP_WAIT_POLICY="ACTIVE")
