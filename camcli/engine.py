@@ -31,6 +31,7 @@ from camcli.models.inspection import (
 )
 from camcli.models.loaded import LoadedModel, recording
 from camcli.models.passes import Pass
+from camcli.models.transfer import to_host, wait
 from camcli.records import Cam, Decoded, Explanation, Failure, Prediction, Smoothing, Target
 from camcli.registry import Method, find_methods
 
@@ -184,12 +185,14 @@ class Engine:
         order = logits.argsort(dim=1, descending=True, stable=True)[:count]
         best = order[:, :_PREDICTIONS]
         figures = logits, self.model.probabilities(logits)
-        first = [figure[:count].gather(1, best).tolist() for figure in figures]
+        first = [to_host(figure[:count].gather(1, best)) for figure in figures]
+        ranks = to_host(order)
+        wait(self.model.device)
         label = self.model.classes.label
         return [
             (ranked, tuple(Prediction(i, label(i), logit, probability)
                            for i, logit, probability in zip(ranked, *few, strict=False)))
-            for ranked, *few in zip(order.tolist(), *first, strict=True)
+            for ranked, *few in zip(ranks.tolist(), *(f.tolist() for f in first), strict=True)
         ]  # fmt: skip
 
     def _targets(self, picture: Decoded, ranked: list[int]) -> tuple[Target, ...] | Failure:
@@ -211,10 +214,12 @@ class Engine:
             for k, row in enumerate(rows):
                 again = self._row(row, changed, None, self.methods)
                 sums[k] = [cam + undo(m.cam) for cam, m in zip(sums[k], again, strict=True)]
-        return [
-            [_on_cpu(replace(m, cam=cam / count)) for m, cam in zip(row, cams, strict=True)]
+        found = [
+            [_on_host(replace(m, cam=cam / count)) for m, cam in zip(row, cams, strict=True)]
             for row, cams in zip(maps, sums, strict=True)
         ]
+        wait(self.model.device)
+        return found
 
     def _row(
         self, row: Sequence[Target], shallow: Pass, deep: Pass | None, methods: Sequence[Method]
@@ -284,9 +289,9 @@ class Engine:
         )
 
 
-def _on_cpu(maps: _Maps) -> _Maps:
-    worth = Worth(*(None if v is None else v.cpu() for v in vars(maps.worth).values()))
-    return replace(maps, cam=maps.cam.cpu(), score=maps.score.cpu(), worth=worth)
+def _on_host(maps: _Maps) -> _Maps:
+    worth = Worth(*(None if v is None else to_host(v) for v in vars(maps.worth).values()))
+    return replace(maps, cam=to_host(maps.cam), score=to_host(maps.score), worth=worth)
 
 
 def _seed(picture: Decoded) -> int:

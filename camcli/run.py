@@ -58,6 +58,8 @@ class Run:
         self.job = job
         self._before_model = before_model
         self.summary = Summary()
+        self.model_seconds = 0.0
+        """What it took to import torch, open the model and try it out."""
         self._walk = Walk(job.inputs)
         self._refs = self._walk.some()
 
@@ -132,6 +134,7 @@ class Run:
 
     def _engine(self, before: Json | None) -> Engine:
         """Open the model; its maps must be those that are already in the directory."""
+        started = time.monotonic()
         self._before_model()
         from camcli.engine import Engine
         from camcli.models.opening import open_request
@@ -149,6 +152,7 @@ class Run:
             target=job.target,
             batch_size=batch_size,
         )
+        self.model_seconds = time.monotonic() - started
         self.summary.remarks = engine.model.remarks
         if before is not None:
             identity = identity_of(job, engine)
@@ -217,7 +221,10 @@ class Run:
             run["status"] = "stopped" if self.summary.stopped or sys.exc_info()[0] else "done"
             run["ended"] = now()
             run["counts"] = counts | {"ignored": self._walk.ignored, "journal": len(book)}
-            run["timings"] = {"explain_seconds": round(time.monotonic() - started, 3)}
+            run["timings"] = {
+                "model_seconds": round(self.model_seconds, 3),
+                "explain_seconds": round(time.monotonic() - started, 3),
+            }
             run["verdict"] = self.summary.verdict
             manifest.write(job.output, run)
 

@@ -101,8 +101,6 @@ class TimedRun(Run):
         super().__init__(job)
         self.engine: Engine | None = None
         """Once it is open."""
-        self.ready = 0.0
-        """Seconds to open the model and to try it out."""
         self._clock = Clock()
 
     @property
@@ -123,9 +121,7 @@ class TimedRun(Run):
         )
 
     def _engine(self, before: Json | None) -> Engine:
-        started = perf_counter()
         self.engine = super()._engine(before)
-        self.ready = perf_counter() - started
         return self.engine
 
     def _written(

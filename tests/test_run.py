@@ -97,6 +97,7 @@ def test_run_json_is_what_an_auditor_needs(images: Path, out: Path) -> None:
     assert run["status"] == "done"
     assert run["camcli_version"]
     assert run["counts"]["done"] == summary.done == 5
+    assert run["timings"]["model_seconds"] > 0 < run["timings"]["explain_seconds"]
     assert run["model"]["name"] == "squeezenet1_1"
     assert run["batch_size"] == 2
     assert run["methods"] == [

@@ -61,7 +61,7 @@ def command(
     started, folder = time.perf_counter(), None
     if inputs or chosen.files_from:
         run = _explained(chosen, tuple(inputs or ()))
-        engine, ready, folder = run.engine, run.ready, run.times
+        engine, ready, folder = run.engine, run.model_seconds, run.times
         assert engine is not None
     else:
         engine = _engine(chosen)
