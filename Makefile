@@ -48,9 +48,9 @@ check: $(VENV)/.dev-installed ## lint, types, import contract, then the everyday
 	$(MAKE) test
 
 bench: $(VENV)/.bench-installed ## measure what explaining costs beside predicting, and beside peers
-	$(BIN)/python -m tests.benchmarks.engine
-	$(BIN)/python -m tests.benchmarks.files
-	$(BIN)/python -m tests.benchmarks.folder
+	$(BIN)/python -m tests.benchmarks.engine --output build/benchmarks/engine.md
+	$(BIN)/python -m tests.benchmarks.files --output build/benchmarks/files.md
+	$(BIN)/python -m tests.benchmarks.folder --output build/benchmarks/folder.md
 
 theorem: $(VENV)/.dev-installed ## measure which methods show the places that a network used
 	$(BIN)/python -m tests.benchmarks.theorem

@@ -203,14 +203,18 @@ PEERS: dict[str, Callable[[Task], None]] = {
 }
 
 
+def machine(device: torch.device) -> dict[str, Any]:
+    """What `processes.hardware` wants to know of this process."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {"gpu": name, "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
 def describe(task: Task) -> None:
     """What the others are told, and what they run on, as JSON."""
     model = task.opened()
     layer = default_layer(model, layers_of(model))
-    device = model.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    facts = {"layer": layer.module, "grid": list(asdict(layer.grid).values()), "gpu": name,
-             "torch": torch.__version__, "threads": torch.get_num_threads()}  # fmt: skip
+    facts = {"layer": layer.module, "grid": list(asdict(layer.grid).values())}
+    facts |= machine(model.device)
     with open(os.path.join(task.output, "facts.json"), "w", encoding="utf-8") as file:
         json.dump(facts, file)
 

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from camcli.cli.process import own_process
 from camcli.engine import Engine
 from camcli.models.opening import open_model
 from camcli.registry import ALL_GRADIENT, all_gradient
 from camcli.timing import finish, noise, seconds
+from tests.benchmarks.contenders import machine
+from tests.benchmarks.processes import hardware, publish
 
 MODELS = ("efficientnet_lite0", "resnet50", "vgg16", "densenet121", "convnext_tiny", "vit_b_16")
 
@@ -62,6 +67,19 @@ def measure(name: str, batch_size: int, rounds: int, device: str = "cpu") -> Fig
     return Figures(plain, ratio(1, 0), ratio(2, 1), ratio(3, 1))
 
 
+def report(options: argparse.Namespace) -> Iterator[str]:
+    """The lines of the table, as they are measured."""
+    yield f"Batches of {options.batch_size}; {hardware(machine(torch.device(options.device)))}"
+    yield ""
+    count = len(all_gradient())
+    yield f"| network | plain forward, ms a picture | one map | {count} methods | five classes |"
+    yield "|---|---|---|---|---|"
+    for name in options.models:
+        figures = measure(name, options.batch_size, options.rounds, options.device)
+        ratios = " | ".join(f"{r:.2f}×" for r in (figures.one, figures.methods, figures.classes))
+        yield f"| {name} | {figures.plain:.1f} | {ratios} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -70,18 +88,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--output", type=Path, help="a Markdown file to write")
     options = parser.parse_args()
-    print(
-        f"{options.device}, {torch.get_num_threads()} threads, batch {options.batch_size}, "
-        f"torch {torch.__version__}"
-    )
-    count = len(all_gradient())
-    print(f"| network | plain forward, ms a picture | one map | {count} methods | five classes |")
-    print("|---|---|---|---|---|")
-    for name in options.models:
-        figures = measure(name, options.batch_size, options.rounds, options.device)
-        ratios = " | ".join(f"{r:.2f}×" for r in (figures.one, figures.methods, figures.classes))
-        print(f"| {name} | {figures.plain:.1f} | {ratios} |", flush=True)
+    own_process()
+    publish(report(options), options.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import argparse
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from camcli.models.fallback import import_torchvision
 from camcli.models.opening import open_model
 from camcli.models.output import logits_of
 from camcli.timing import noise, seconds
+from tests.benchmarks.contenders import machine
+from tests.benchmarks.processes import hardware, publish
 
 MODELS = ("resnet18", "resnet50", "vgg16", "densenet121", "mobilenet_v3_small", "efficientnet_b0",
           "convnext_tiny", "swin_t", "vit_b_16", "googlenet", "squeezenet1_1", "regnet_y_400mf",
@@ -94,6 +96,22 @@ def ratio(path: Path, batch_size: int, rounds: int) -> float:
         return statistics.median(seconds(explain) / seconds(forward) for _ in range(rounds))
 
 
+def report(options: argparse.Namespace) -> Iterator[str]:
+    """The lines of the table, as they are measured."""
+    yield f"Batches of {options.batch_size}; {hardware(machine(torch.device('cpu')))}"
+    yield ""
+    forms = ("traced", "scripted", "frozen", "exported")
+    yield f"| network | {' | '.join(forms)} |"
+    yield "|---|---|---|---|---|"
+    for name in options.models:
+        module, row = eager(name), []
+        with tempfile.TemporaryDirectory() as folder:
+            for form in forms:
+                path = written(form, module, Path(folder))
+                row.append(f"{ratio(path, options.batch_size, options.rounds):.2f}×")
+        yield f"| {name} | {' | '.join(row)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -101,21 +119,10 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--output", type=Path, help="a Markdown file to write")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of torch.jit, of torchvision: nothing about speed
-    print(
-        f"{torch.get_num_threads()} threads, batch {options.batch_size}, torch {torch.__version__}"
-    )
-    forms = ("traced", "scripted", "frozen", "exported")
-    print(f"| network | {' | '.join(forms)} |")
-    print("|---|---|---|---|---|")
-    for name in options.models:
-        module, row = eager(name), []
-        with tempfile.TemporaryDirectory() as folder:
-            for form in forms:
-                path = written(form, module, Path(folder))
-                row.append(f"{ratio(path, options.batch_size, options.rounds):.2f}×")
-        print(f"| {name} | {' | '.join(row)} |", flush=True)
+    publish(report(options), options.output)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,16 @@ import numpy as np
 
 from camcli import config
 from camcli.pipeline import DEFAULT_BATCH_SIZE
-from tests.benchmarks.processes import Cost, FailedError, cost, hardware, planted, sources, told
+from tests.benchmarks.processes import (
+    Cost,
+    FailedError,
+    cost,
+    hardware,
+    planted,
+    publish,
+    sources,
+    told,
+)
 
 MODELS = ("resnet50", "efficientnet_lite0")
 BUILT_IN = "efficientnet_lite0"
@@ -234,12 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.contenders.split(","):
         if name not in LABELS:
             parser.error(f"no contender '{name}'; there are {', '.join(LABELS)}")
-    lines = []
-    for line in report(options):
-        print(line, flush=True)
-        lines.append(line)
-    if options.output is not None:
-        options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    publish(report(options), options.output)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +47,17 @@ def cost(command: Sequence[str]) -> Cost:
 
 def told(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def publish(lines: Iterable[str], output: Path | None) -> None:
+    """Print lines as they come, and write them to a file where one is wanted."""
+    kept = []
+    for line in lines:
+        print(line, flush=True)
+        kept.append(line)
+        if output is not None:  # after every line, because a table can take an hour
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text("\n".join(kept) + "\n", encoding="utf-8")
 
 
 def sources() -> list[Path]:
