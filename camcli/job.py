@@ -117,6 +117,7 @@ def manifest_of(
         "started": now(),
         "request_hash": manifest.digest(request),
         "config_hash": manifest.digest(identity),
+        "earlier_config_hashes": before.get("earlier_config_hashes", []) if before else [],
         "drawing_hash": manifest.digest(drawing),
         "request": request,
         "identity": identity,

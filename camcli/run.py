@@ -9,18 +9,21 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from camcli.cam.verdict import Verdict
 from camcli.errors import OutputError, UsageError
-from camcli.images.decode import DecodeSettings, decode, facts_of
+from camcli.images.decode import DecodeSettings, decode
 from camcli.images.discover import OUTPUTS, Walk
 from camcli.job import Job, Json, identity_of, manifest_of, now, request_of
 from camcli.outputs import journal, manifest
-from camcli.outputs.files import sweep
+from camcli.outputs.commits import Commits, Disk
+from camcli.outputs.files import fsync, require_room, sweep
 from camcli.outputs.record import Record
-from camcli.outputs.redraw import Redraw, drawing_of
+from camcli.outputs.redraw import Redraw, Scale, restyled
+from camcli.outputs.render import Style
 from camcli.outputs.sink import DirectorySink, Written
 from camcli.pipeline import Explainer, through
 from camcli.records import Decoded, Explanation, Failure, ImageRef
@@ -29,6 +32,13 @@ if TYPE_CHECKING:
     from camcli.engine import Engine
 
 T = TypeVar("T")
+_REASONS = {
+    None: "new",
+    "changed": "changed",
+    "transient": "failed before (transient)",
+    "failed": "--retry-failed",
+    "lost": "lost (camcli verify --fix)",
+}
 
 
 @dataclass
@@ -67,13 +77,22 @@ class Run:
         """Read no more inputs; what is in flight is finished and recorded."""
         self.summary.stopped = self.summary.stopped or reason
 
-    def pending(self) -> Iterator[ImageRef]:
-        """The inputs still to be explained; the others are counted."""
+    def pending(self) -> Iterator[tuple[ImageRef, str]]:
+        """The inputs still to be explained, and why; all others are counted. Nothing is done."""
+        before = manifest.read(self.job.output)
         book = journal.Journal(self.job.output)
+        if self.job.overwrite:
+            refs = itertools.islice(self._refs, self.job.limit)
+            yield from ((ref, "--overwrite") for ref in refs)
+            return
+        if before is not None and self._restyled(before)[1] is not None:
+            self.summary.redrawn = book.count("done")
         yield from itertools.islice(self._unfinished(book), self.job.limit)
 
     def records(self) -> Iterator[Record]:
-        """Do what is left, yielding each input's record as it is committed."""
+        """Do what is left, yielding each input's record as it is written; its journal line follows
+        within seconds, and before the last record is followed by the end.
+        """
         started = time.monotonic()
         before = manifest.read(self.job.output)
         request = request_of(self.job)
@@ -95,8 +114,9 @@ class Run:
             if before is not None:
                 self._redraw_if_restyled(before)
             if first is not None and not self.summary.stopped:
+                require_room(self.job.output)
                 engine = engine or self._engine(before)
-                refs = itertools.chain([first], pending)
+                refs = (ref for ref, _ in itertools.chain([first], pending))
                 yield from self._explain(refs, engine, book, request, before)
         finally:
             book.close()
@@ -115,11 +135,13 @@ class Run:
             return
         # First of all the journal: without it nothing counts as done.
         (output / journal.NAME).unlink(missing_ok=True)
+        fsync(output)
         for name in OUTPUTS:
             shutil.rmtree(output / name, ignore_errors=True)
         (output / manifest.NAME).unlink(missing_ok=True)
 
-    def _unfinished(self, book: journal.Journal) -> Iterator[ImageRef]:
+    def _unfinished(self, book: journal.Journal) -> Iterator[tuple[ImageRef, str]]:
+        """The inputs that are not done, and why not."""
         for ref in self._refs:
             if self.summary.stopped:
                 return
@@ -130,7 +152,7 @@ class Run:
             elif state == "failed" and not self.job.retry_failed:
                 self.summary.failed_earlier += 1
             else:
-                yield ref
+                yield ref, _REASONS[state]
 
     def _engine(self, before: Json | None) -> Engine:
         """Open the model; its maps must be those that are already in the directory."""
@@ -165,20 +187,16 @@ class Run:
                 )
         return engine
 
+    def _restyled(self, before: Json) -> tuple[Style, Scale | None]:
+        job = self.job
+        return restyled(job.style, job.restyled if "overlay" in job.write else None, before)
+
     def _redraw_if_restyled(self, before: Json) -> None:
-        """What was not asked for stays as it was drawn; what was is drawn again, if it differs."""
-        job, drawn = self.job, before["drawing"]
-        asked = {name: drawing_of(job.style)[name] for name in job.restyled}
-        kept = {name: value for name, value in drawn.items() if name not in asked}
-        # A scale shared by the run is not known until its end; new overlays have their own.
-        style = dataclasses.replace(
-            job.style, **kept | ({"scale": "image"} if kept.get("scale") == "run" else {})
-        )
-        self.job = dataclasses.replace(job, style=style)
-        same = "overlay" in before["write"] and all(drawn[k] == v for k, v in asked.items())
-        if same or "overlay" not in job.write:
+        style, scale = self._restyled(before)
+        self.job = job = dataclasses.replace(self.job, style=style)
+        if scale is None:
             return
-        redraw = Redraw(job.output, style, kept.get("scale", style.scale), job.max_pixels)
+        redraw = Redraw(job.output, style, scale, job.max_pixels)
         for picture in redraw.pictures():
             self.summary.redrawn += not isinstance(picture, Failure)
             if self.summary.stopped:
@@ -209,12 +227,13 @@ class Run:
         verdict = Verdict({layer.name: probe for layer, probe in engine.probes.items()})
         started = time.monotonic()
         try:
-            for written, elapsed in _timed(self._written(refs, engine, sink)):
-                if engine.batch_size != run["batch_size"]:
-                    self._halved(engine, run)
-                book.append(_line(written, config_hash, elapsed))
-                self._count(written, verdict)
-                yield written.record
+            with closing(Disk(job.output)) as disk, Commits(disk.sync, book.append) as commits:
+                for written, elapsed in _timed(self._written(refs, engine, sink)):
+                    if engine.batch_size != run["batch_size"]:
+                        self._halved(engine, run)
+                    commits.add(written.line(config_hash, elapsed), written.files)
+                    self._count(written, verdict)
+                    yield written.record
         finally:
             self.summary.verdict = verdict.sentences()
             counts = {k: v for k, v in vars(self.summary).items() if isinstance(v, int)}
@@ -237,6 +256,7 @@ class Run:
         self.summary.remarks = (*self.summary.remarks, sentence)
         run["batch_size"] = engine.batch_size
         run["identity"] = identity_of(self.job, engine)
+        run["earlier_config_hashes"].append(run["config_hash"])
         run["config_hash"] = manifest.digest(run["identity"])
         run["model"]["remarks"] = self.summary.remarks
         manifest.write(self.job.output, run)
@@ -281,25 +301,3 @@ def _timed(items: Iterable[T]) -> Iterator[tuple[T, float]]:
         now = time.monotonic()
         yield item, (now - last) * 1000
         last = now
-
-
-def _line(written: Written, config_hash: str, elapsed: float) -> Json:
-    """The journal line of an input."""
-    made, outcome = written.record, written.outcome
-    failed = isinstance(outcome, Failure)
-    facts = outcome.facts if isinstance(outcome, Failure) else outcome.image.facts
-    at_least = facts or facts_of(outcome.ref.path)
-    return {
-        "key": made["key"],
-        "source": os.path.abspath(outcome.ref.path),
-        "status": made["status"],
-        **({"transient": made["error"]["transient"]} if failed else {}),
-        "size": at_least.size if at_least else None,
-        "mtime_ns": at_least.mtime_ns if at_least else None,
-        "sha256": made["sha256"],
-        **(
-            {"error": made["error"]["message"]} if failed else {"predicted": made["predictions"][0]}
-        ),
-        "config_hash": config_hash,
-        "elapsed_ms": round(elapsed, 1),
-    }

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,7 @@ def command(
     # A journal of a million lines takes a sixth less where memory is given back.
     run = Run(job, before_model=suit_torch)
     if chosen.dry_run:
-        _list(run)
+        _list(run, chosen.verbose)
         return
     with locked(job.output, chosen.lock_timeout), _interruptible(run) as received:
         _work(run, chosen)
@@ -156,16 +157,20 @@ def _tell(record: Record, chosen: Config, bar: Progress) -> None:
         say(f"{shown(record['path'])}: {shown(best['label'])} {best['probability']:.2f}")
 
 
-def _list(run: Run) -> None:
-    count = 0
-    for ref in run.pending():
-        print(shown(ref.path))
-        count += 1
+def _list(run: Run, verbose: bool) -> None:
+    """What would be explained, one path a line (`path<TAB>reason` with --verbose)."""
+    counts: Counter[str] = Counter()
+    for ref, reason in run.pending():
+        print(f"{shown(ref.path)}\t{reason}" if verbose else shown(ref.path))
+        counts[reason] += 1
     summary = run.summary
+    redrawn = f", {summary.redrawn:,} would be redrawn" if summary.redrawn else ""
     say(
-        f"camcli: {count:,} would be explained, {summary.already_done:,} already done, "
-        f"{summary.failed_earlier:,} failed earlier"
+        f"camcli: {counts.total():,} would be explained, {summary.already_done:,} already done, "
+        f"{summary.failed_earlier:,} failed earlier{redrawn}"
     )
+    if counts:
+        say(f"camcli: {', '.join(f'{number:,} {reason}' for reason, number in counts.items())}")
 
 
 @contextmanager

@@ -7,46 +7,98 @@ import fcntl
 import itertools
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from camcli.errors import LockedError, OutputError
+from camcli.images.discover import OUTPUTS
 
 TEMPORARY = ".camcli-tmp-"
+# Less cannot hold run.json and one picture's outputs.
+_LEAST_ROOM = 2**20
 _LOCK = ".camcli.lock"
 _counter = itertools.count()
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A file to write; it takes the place of `path` when the block ends, or leaves no trace."""
+def atomic(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write; it takes the place of `path` when the block ends, or leaves no trace.
+
+    `durable`: once the block has ended, a power cut cannot undo it.
+    """
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{next(_counter)}"
     try:
         with _created(temporary) as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        fsync(path.parent)
 
 
 def _created(path: Path) -> BinaryIO:
-    """A new file; its folder is only made where it turns out to be missing."""
+    """A new file, to write and read; its folder is only made where it turns out to be missing."""
     try:
-        return open(path, "wb")
+        return open(path, "w+b")
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "wb")
+        return open(path, "w+b")
+
+
+def fsync(path: Path) -> None:
+    """Have a file, or a directory's names, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do it for directories
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def crc32(content: bytes) -> str:
+    """What tells damage from what was written, for a few microseconds a picture."""
+    return f"{zlib.crc32(content):08x}"
+
+
+def require_room(directory: Path) -> None:
+    """Make the directory; OutputError where not even one picture's outputs would fit.
+
+    What a run will need is not known before; a disk that fills up later ends it in good order.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    found = os.statvfs(directory)
+    blocks = found.f_bfree if os.geteuid() == 0 else found.f_bavail
+    free = blocks * found.f_frsize
+    if found.f_blocks and free < _LEAST_ROOM:  # some file systems do not say
+        raise OutputError(
+            f"'{directory}' has {free / 2**20:.1f} MiB left, and a run needs at least "
+            f"{_LEAST_ROOM / 2**20:.0f} MiB; make room, or choose another directory with -o"
+        )
 
 
 def sweep(directory: Path) -> None:
     """Remove what a killed run was writing; hold the directory's lock meanwhile."""
-    for folder, _, names in os.walk(directory):
+    for path in temporaries(directory):
+        path.unlink(missing_ok=True)
+
+
+def temporaries(directory: Path) -> Iterator[Path]:
+    """What was being written when its writer was killed."""
+    places = [os.walk(directory / name) for name in OUTPUTS]
+    for folder, _, names in itertools.chain([next(os.walk(directory), ("", [], []))], *places):
         for name in names:
             if name.startswith(TEMPORARY):
-                Path(folder, name).unlink(missing_ok=True)
+                yield Path(folder, name)
 
 
 def output_error(directory: Path, error: OSError) -> OutputError:

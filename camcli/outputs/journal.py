@@ -1,4 +1,8 @@
-"""results.jsonl: one line per input as it is committed. The line is the commit mark."""
+"""results.jsonl: one line per input as it is committed. The line is the commit mark.
+
+What a power cut may leave is read as far as it is whole: a torn last line, zeros, a line that was
+cut off and goes on as another. The last line of an input counts.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from camcli.outputs.files import output_error
+from camcli.errors import OutputError
+from camcli.outputs.files import fsync, output_error
 from camcli.records import ImageRef
 
 NAME = "results.jsonl"
-State = Literal["done", "failed", "transient"]
-_STATES: tuple[State, ...] = ("done", "failed", "transient")
+LOST = "lost"
+"""The status of an input whose outputs are missing or damaged: it is to be explained again."""
+State = Literal["done", "failed", "transient", "lost"]
+_STATES: tuple[State, ...] = ("done", "failed", "transient", "lost")
 # An entry as one number: time of change, size, state.
 _STATE_BITS, _SIZE_BITS = 2, 50
+_BLOCK = 2**16
 
 
 class Entry(NamedTuple):
@@ -43,32 +51,45 @@ class Journal:
                 self._entries[_digest(key)] = entry
         self._descriptor = -1
 
-    def state(self, ref: ImageRef) -> State | None:
-        """How an input ended; None where it is new, or its file is not what it was."""
+    def state(self, ref: ImageRef) -> State | Literal["changed"] | None:
+        """How an input ended, unless its file is not what it was; None where it is new."""
         entry = self._entries.get(_digest(ref.key.encode("utf-8", "surrogatepass")))
         if entry is None:
             return None
         now = stamp(ref.path)
         if isinstance(entry, Entry):
-            return entry.state if entry.stamp == now else None
-        same = now is not None and entry >> _STATE_BITS == now[1] << _SIZE_BITS | now[0]
-        return _STATES[entry % (1 << _STATE_BITS)] if same else None
+            state, same = entry.state, entry.stamp == now
+        else:
+            state = _STATES[entry % (1 << _STATE_BITS)]
+            same = now is not None and entry >> _STATE_BITS == now[1] << _SIZE_BITS | now[0]
+        return state if same or state == LOST else "changed"
+
+    def count(self, state: State) -> int:
+        """How many inputs ended so, whatever has become of their files."""
+        number = _STATES.index(state)
+        mask = (1 << _STATE_BITS) - 1
+        return sum(
+            entry.state == state if isinstance(entry, Entry) else entry & mask == number
+            for entry in self._entries.values()
+        )
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def append(self, line: dict[str, Any]) -> None:
-        """Commit one input, in a single write."""
-        whole = json.dumps(line, ensure_ascii=True).encode() + b"\n"
+    def append(self, *lines: dict[str, Any]) -> None:
+        """Commit inputs, in a single write that survives a power cut once this returns."""
+        whole = b"".join(json.dumps(line, ensure_ascii=True).encode() + b"\n" for line in lines)
         try:
             if self._descriptor < 0:
                 self._descriptor = self._open()
             if os.write(self._descriptor, whole) < len(whole):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._descriptor)
         except OSError as error:
             raise output_error(self.path.parent, error) from error
-        key, entry = _entry(line)
-        self._entries[_digest(key)] = entry
+        for line in lines:
+            key, entry = _entry(line)
+            self._entries[_digest(key)] = entry
 
     def close(self) -> None:
         """Let go of the file; appending opens it again."""
@@ -79,12 +100,16 @@ class Journal:
     def _open(self) -> int:
         """The file for appending, a torn last line from a killed run cut off first."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        size = os.fstat(descriptor).st_size
-        keep = size
-        while keep and os.pread(descriptor, 1, keep - 1) != b"\n":
-            keep -= 1
+        keep = size = os.fstat(descriptor).st_size
+        while keep:
+            start = max(0, keep - _BLOCK)
+            if newline := os.pread(descriptor, keep - start, start).rfind(b"\n") + 1:
+                keep = start + newline
+                break
+            keep = start
         if keep < size:
             os.ftruncate(descriptor, keep)
+        fsync(self.path.parent)
         return descriptor
 
 
@@ -95,24 +120,55 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield line
 
 
+class LastLines:
+    """The line of every input that counts, in order; only digests of keys are held."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unreadable = 0
+        """Whole lines that are no entries."""
+        self._numbers: dict[bytes, int] = {}
+        for number, raw in enumerate(_whole_lines(path)):
+            found = _quickly(raw) or _slowly(raw)
+            if found is None:
+                self.unreadable += 1
+            else:
+                self._numbers[_digest(found[0])] = number
+
+    def __contains__(self, key: str) -> bool:
+        return _digest(key.encode("utf-8", "surrogatepass")) in self._numbers
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for number, raw in enumerate(_whole_lines(self.path)):
+            line = _parsed(raw)
+            if line is not None:
+                key = line["key"].encode("utf-8", "surrogatepass")
+                if self._numbers.get(_digest(key)) == number:
+                    yield line
+
+
 def _whole_lines(path: Path) -> Iterator[bytes]:
     try:
-        file = open(path, "rb")  # noqa: SIM115
+        with open(path, "rb") as file:
+            for raw in file:
+                if raw.endswith(b"\n"):
+                    yield raw
     except FileNotFoundError:
         return
-    with file:
-        for raw in file:
-            if raw.endswith(b"\n"):
-                yield raw
+    except OSError as error:
+        raise OutputError(f"the journal '{path}' cannot be read ({error.strerror})") from error
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(line, dict) and isinstance(line.get("key"), str) and "status" in line:
-        return line
+    # Within a line this is a key's own beginning only, for inside text quotes are escaped: what
+    # stands before the last one is zeros or a line that was cut off.
+    for start in sorted({0, max(0, raw.rfind(b'{"key": '))}):
+        try:
+            line = json.loads(raw[start:])
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and isinstance(line.get("key"), str) and "status" in line:
+            return line
     return None
 
 
@@ -133,7 +189,9 @@ def _slowly(raw: bytes) -> tuple[bytes, int | Entry] | None:
 
 def _entry(line: dict[str, Any]) -> tuple[bytes, int | Entry]:
     state: State = "done"
-    if line["status"] != "ok":
+    if line["status"] == LOST:
+        state = "lost"
+    elif line["status"] != "ok":
         state = "transient" if line.get("transient") else "failed"
     size, mtime = line.get("size"), line.get("mtime_ns")
     key = line["key"].encode("utf-8", "surrogatepass")

@@ -62,10 +62,10 @@ def read(directory: Path) -> dict[str, Any] | None:
 
 
 def write(directory: Path, content: Mapping[str, Any]) -> None:
-    """Replace the manifest."""
+    """Replace the manifest, durably."""
     text = json.dumps(content, indent=2, ensure_ascii=True, default=str)
     try:
-        with atomic(directory / NAME) as file:
+        with atomic(directory / NAME, durable=True) as file:
             file.write(text.encode() + b"\n")
     except OSError as error:
         raise output_error(directory, error) from error

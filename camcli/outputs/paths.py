@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from camcli.images.discover import COMPARISON
 from camcli.outputs.render import EXTENSION, OverlayFormat
@@ -49,6 +50,19 @@ def overlay_path(
         mark = hashlib.sha256(suffix.encode()).hexdigest()[:10]
         suffix = f"{suffix[: _LONGEST_SUFFIX - 11]}~{mark}"
     return Path("overlays", f"{key}.{suffix}{EXTENSION[overlay_format]}")
+
+
+def overlays_of(record: Any, key: str) -> set[str]:
+    """The overlays that a record names, as far as they can be this input's own."""
+    entries = record.get("explanations") if isinstance(record, dict) else None
+    entries = entries if isinstance(entries, list) else []
+    named = [entry.get("overlay") for entry in entries if isinstance(entry, dict)]
+    own = f"overlays/{key}."
+    return {
+        name
+        for name in named
+        if isinstance(name, str) and name.startswith(own) and "/" not in name[len(own) :]
+    }
 
 
 def _target(target: Target, names: Sequence[str]) -> str:

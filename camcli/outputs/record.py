@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 from collections.abc import Sequence
@@ -10,17 +11,20 @@ from typing import Any
 
 from camcli.images.region import hot_region, peak
 from camcli.outputs.arrays import SCHEMA_VERSION, array_keys
+from camcli.outputs.files import crc32
 from camcli.records import Cam, Explanation, Failure, ImageRef
 
 Record = dict[str, Any]
 
 
 def record(
-    outcome: Explanation | Failure, config_hash: str = "", overlays: Sequence[str | None] = ()
+    outcome: Explanation | Failure,
+    config_hash: str = "",
+    overlays: Sequence[tuple[str, str] | None] = (),
 ) -> Record:
     """The record of an explanation or a failure, ready for JSON.
 
-    `overlays` are the overlay files of the maps, relative to the output directory.
+    `overlays` are the overlay files of the maps, relative to the output directory, and their CRCs.
     """
     if isinstance(outcome, Failure):
         return {
@@ -61,6 +65,21 @@ def record(
     }
 
 
+def encoded(made: Record) -> bytes:
+    """The record as a file."""
+    return json.dumps(made, indent=1, ensure_ascii=True).encode() + b"\n"
+
+
+def record_crc32(made: Record) -> str:
+    """The CRC of what a record says, but for its overlays, which may be drawn again."""
+    kept = {name: value for name, value in made.items() if name != "explanations"}
+    kept["explanations"] = [
+        {name: value for name, value in entry.items() if not name.startswith("overlay")}
+        for entry in made.get("explanations", ())
+    ]
+    return crc32(json.dumps(kept, sort_keys=True).encode())
+
+
 def _common(ref: ImageRef, status: str) -> Record:
     raw = os.fsencode(ref.path)
     text = raw.decode("utf-8", "replace")
@@ -75,7 +94,7 @@ def _common(ref: ImageRef, status: str) -> Record:
 
 
 def _explanation(
-    explanation: Explanation, cam: Cam, key: tuple[str, int], overlay: str | None
+    explanation: Explanation, cam: Cam, key: tuple[str, int], overlay: tuple[str, str] | None
 ) -> Record:
     geometry, status = explanation.image.geometry, cam.status
     shown = status == "ok"
@@ -104,7 +123,8 @@ def _explanation(
         "peak_xy": list(peak(cam.cam, geometry)) if shown else None,
         "hot_box": list(region.box) if region and region.box else None,
         "hot_fraction": region.fraction if region else None,
-        "overlay": overlay,
+        "overlay": overlay and overlay[0],
+        "overlay_crc32": overlay and overlay[1],
     }
 
 

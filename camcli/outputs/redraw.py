@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,13 +12,15 @@ from typing import Any, Literal
 from camcli.errors import UsageError
 from camcli.images import decode
 from camcli.outputs import arrays, journal, manifest, paths, render
+from camcli.outputs.commits import Disk
 from camcli.outputs.files import atomic
-from camcli.outputs.record import Record
+from camcli.outputs.record import Record, encoded
 from camcli.outputs.render import Style
 from camcli.outputs.sink import caption_of
 from camcli.records import Failure, ImageRef, Target
 
 Scale = float | Literal["image", "run"]
+_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,29 @@ class Redraw:
 
     def pictures(self) -> Iterator[Redrawn | Failure]:
         """Draw every explained picture; one whose source is gone or changed is a Failure."""
+        # A run that is killed meanwhile leaves temporaries, and this says that it did.
+        manifest.write(self.directory, self.run | {"status": "running"})
+        try:
+            with closing(Disk(self.directory)) as disk:
+                yield from self._durably(disk)
+        finally:
+            manifest.write(self.directory, self.run)
+
+    def _durably(self, disk: Disk) -> Iterator[Redrawn | Failure]:
+        waiting: list[str] = []
         for key, source in self._explained().items():
             ref = ImageRef(source, key)
             try:
-                yield self._picture(ref, self._record(key))
+                drawn = self._picture(ref, self._record(key))
             except Exception as error:  # a decoder may raise anything
                 yield decode.failure(ref, None, error, "decode")
+                continue
+            waiting += [paths.json_path(key).as_posix(), *drawn.overlays]
+            if len(waiting) >= _AT_ONCE:
+                disk.sync(waiting)
+                waiting.clear()
+            yield drawn
+        disk.sync(waiting)
 
     def finish(self) -> dict[str, Any]:
         """Note in run.json how the overlays were drawn; what it now holds is returned."""
@@ -72,22 +92,19 @@ class Redraw:
             style = replace(self.style, scale=self._scale(entry))
             overlay = render.draw(cam, geometry, canvas, style, caption)
             with atomic(self.directory / name) as file:
-                render.save(overlay, file, style.overlay_format)
-            drawn.append((name, entry["overlay"]))
+                drawn.append((name, render.save(overlay, file, style.overlay_format)))
         self._note(saved, ref.key, drawn)
         return Redrawn(ref.key, tuple(name for name, _ in drawn))
 
-    def _note(self, saved: Record, key: str, drawn: list[tuple[str, str | None]]) -> None:
+    def _note(self, saved: Record, key: str, drawn: list[tuple[str, str]]) -> None:
         """Name the new overlays in the record, then remove those of another format."""
-        if all(name == before for name, before in drawn):
-            return
-        for entry, (name, _) in zip(saved["explanations"], drawn, strict=True):
-            entry["overlay"] = name
+        before = paths.overlays_of(saved, key)
+        for entry, (name, check) in zip(saved["explanations"], drawn, strict=True):
+            entry["overlay"], entry["overlay_crc32"] = name, check
         with atomic(self.directory / paths.json_path(key)) as file:
-            file.write(json.dumps(saved, indent=1, ensure_ascii=True).encode() + b"\n")
-        for name, before in drawn:
-            if before is not None and before != name:
-                (self.directory / before).unlink(missing_ok=True)
+            file.write(encoded(saved))
+        for name in before.difference(name for name, _ in drawn):
+            (self.directory / name).unlink(missing_ok=True)
 
     def _overlay_name(self, key: str, entry: Record) -> str:
         target = Target(entry["target"]["index"], entry["target"]["against"])
@@ -123,6 +140,26 @@ class Redraw:
     def _record(self, key: str) -> Record:
         content: Record = json.loads((self.directory / paths.json_path(key)).read_bytes())
         return content
+
+
+def restyled(
+    style: Style, asked: Set[str] | None, run: dict[str, Any]
+) -> tuple[Style, Scale | None]:
+    """How overlays of a run that goes on are drawn, and, where its own are to be drawn again, the
+    scale to do that with.
+
+    `asked` names the fields of the style that were asked for, which win where they differ; None
+    where no overlays are wanted. What was not asked for stays as it was drawn.
+    """
+    drawn, given = run["drawing"], drawing_of(style)
+    kept = {name: value for name, value in drawn.items() if name not in (asked or ())}
+    # A scale shared by the run is not known until its end; new overlays have their own.
+    own = replace(style, **kept | ({"scale": "image"} if kept.get("scale") == "run" else {}))
+    if asked is None or (
+        "overlay" in run["write"] and all(drawn[name] == given[name] for name in asked)
+    ):
+        return own, None
+    return own, kept.get("scale", own.scale)
 
 
 def drawing_of(style: Style, maxima: dict[tuple[str, str], float] | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from camcli.images.geometry import Geometry
 from camcli.outputs import colormaps
+from camcli.outputs.files import crc32
 
 Blend = Literal["heat", "flat"]
 OverlayFormat = Literal["jpeg", "png", "webp"]
@@ -66,12 +67,14 @@ def draw(
     return overlay
 
 
-def save(picture: Image.Image, file: BinaryIO, overlay_format: OverlayFormat) -> None:
-    """Encode into a real file: Pillow then works without holding the interpreter's lock."""
+def save(picture: Image.Image, file: BinaryIO, overlay_format: OverlayFormat) -> str:
+    """Encode into a real file, for which Pillow does not hold the interpreter's lock; its CRC."""
     if overlay_format == "png":
         picture.save(file, "png", compress_level=4)
     else:
         picture.save(file, overlay_format, quality=_QUALITY)
+    file.seek(0)
+    return crc32(file.read())
 
 
 def hottest(cam: npt.NDArray[np.float32], style: Style) -> float:

@@ -31,7 +31,7 @@ def test_the_schema_is_a_schema() -> None:
 
 def test_an_explanation_says_what_was_seen_predicted_and_claimed() -> None:
     cam = a_map()
-    made = valid(explanation([a_cam(cam)]), "c0ffee", ["overlays/a.jpg"])
+    made = valid(explanation([a_cam(cam)]), "c0ffee", [("overlays/a.jpg", "0badcafe")])
     assert made["status"] == "ok"
     assert (made["width"], made["height"], made["exif_orientation"]) == (120, 60, 6)
     assert made["view"] == {"size": [64, 48], "crop_box": [20, 0, 100, 60]}
