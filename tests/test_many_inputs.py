@@ -16,7 +16,7 @@ from camcli import config
 from camcli.cli.explain import job_of
 from camcli.images.discover import Inputs, Walk
 from camcli.outputs import journal
-from camcli.outputs.journal import Journal
+from camcli.outputs.journal import Journal, LastLines
 from camcli.run import Run
 from tests.benchmarks.million import SAMPLE, all_done, plant
 
@@ -72,6 +72,10 @@ def resumed(folder: Path, *settings: str) -> subprocess.CompletedProcess[str]:
 def test_the_journal_holds_a_digest_and_a_number_for_each_input(done: Path) -> None:
     # 48 + 40 bytes, the dictionary's own 30, and half of that again while it grows.
     assert peak(lambda: Journal(done / "out")) / FILES < 150
+
+
+def test_verifying_holds_no_more(done: Path) -> None:
+    assert peak(lambda: LastLines(done / "out" / journal.NAME)) / FILES < 150
 
 
 def test_a_walk_holds_the_names_of_one_folder(done: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from PIL import Image
 from camcli import config
 from camcli.cli.explain import job_of
 from camcli.errors import NoInputsError, OutputError, UsageError
+from camcli.images import decode
 from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, Redrawn
 from camcli.records import Failure
@@ -197,6 +199,49 @@ def test_a_picture_that_is_out_of_reach_keeps_its_maps(images: Path, out: Path) 
     assert files(out, "maps") | files(out, "overlays") == before
     (images / "away").rename(images / "coffee.jpg")
     assert finished([], out, **listed)[0].done == 1
+
+
+def test_a_picture_that_vanishes_before_it_is_read_is_one_failure(
+    images: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is tried again once it is back, whether or not it was before its line was written."""
+    read, coffee = decode._read, images / "coffee.jpg"
+
+    def gone_for_a_moment(path: str) -> object:
+        if path == str(coffee):
+            raise FileNotFoundError(2, "No such file or directory")
+        return read(path)
+
+    monkeypatch.setattr(decode, "_read", gone_for_a_moment)
+    summary, records = finished(images, out)
+    assert (summary.done, summary.failed) == (4, 1)
+    (failure,) = (record for record in records if record["status"] == "error")
+    assert failure["error"]["message"] == "No such file or directory"
+    monkeypatch.undo()
+    summary, _ = finished(images, out)
+    assert (summary.done, summary.already_done) == (1, 4)
+
+
+def test_a_picture_that_changes_while_a_run_works_is_explained_again_by_the_next(
+    images: Path, out: Path
+) -> None:
+    run = a_run(images, out)
+    for record in run.records():
+        if record["key"] == "chelsea.jpg":
+            shutil.copy(images / "helmet.jpg", images / "chelsea.jpg")
+    summary, (record,) = finished(images, out)
+    assert (summary.done, summary.already_done) == (1, 4)
+    assert record["key"] == "chelsea.jpg"
+    assert record["sha256"] == hashlib.sha256((images / "helmet.jpg").read_bytes()).hexdigest()
+
+
+def test_outputs_of_a_picture_that_is_gone_stay(images: Path, out: Path) -> None:
+    finished(images, out)
+    before = files(out)
+    (images / "coffee.jpg").unlink()
+    summary, _ = finished(images, out)
+    assert (summary.found, summary.already_done) == (4, 4)
+    assert files(out) == before
 
 
 def test_final_failures_are_reported_and_not_repeated(images: Path, out: Path) -> None:

@@ -12,7 +12,18 @@ from typing import Annotated, NoReturn
 import typer
 
 import camcli
-from camcli.cli import bench, compare, config, doctor, explain, layers, methods, models, render
+from camcli.cli import (
+    bench,
+    compare,
+    config,
+    doctor,
+    explain,
+    layers,
+    methods,
+    models,
+    render,
+    verify,
+)
 from camcli.cli.console import complain
 from camcli.errors import CamcliError, ModelWarning
 
@@ -35,6 +46,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
 for name, command in (
     ("explain", explain.command),
     ("render", render.command),
+    ("verify", verify.command),
     ("compare", compare.command),
     ("models", models.command),
     ("layers", layers.command),

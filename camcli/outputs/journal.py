@@ -49,7 +49,7 @@ class Journal:
             if (found := _quickly(raw) or _slowly(raw)) is not None:
                 key, entry = found
                 self._entries[_digest(key)] = entry
-        self._descriptor = -1
+        self._appender = Appender(self.path)
 
     def state(self, ref: ImageRef) -> State | Literal["changed"] | None:
         """How an input ended, unless its file is not what it was; None where it is new."""
@@ -77,6 +77,25 @@ class Journal:
         return len(self._entries)
 
     def append(self, *lines: dict[str, Any]) -> None:
+        """Commit inputs; OutputError where they cannot be written."""
+        self._appender.append(*lines)
+        for line in lines:
+            key, entry = _entry(line)
+            self._entries[_digest(key)] = entry
+
+    def close(self) -> None:
+        """Let go of the file; appending opens it again."""
+        self._appender.close()
+
+
+class Appender:
+    """Writes to a journal without having read it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = -1
+
+    def append(self, *lines: dict[str, Any]) -> None:
         """Commit inputs, in a single write that survives a power cut once this returns."""
         whole = b"".join(json.dumps(line, ensure_ascii=True).encode() + b"\n" for line in lines)
         try:
@@ -87,9 +106,6 @@ class Journal:
             os.fsync(self._descriptor)
         except OSError as error:
             raise output_error(self.path.parent, error) from error
-        for line in lines:
-            key, entry = _entry(line)
-            self._entries[_digest(key)] = entry
 
     def close(self) -> None:
         """Let go of the file; appending opens it again."""

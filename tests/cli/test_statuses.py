@@ -206,6 +206,33 @@ def test_dry_run_lists_and_writes_nothing(images: Path, tmp_path: Path, camcli: 
     assert not list(tmp_path.iterdir())
 
 
+def test_dry_run_says_why_where_it_is_asked(images: Path, tmp_path: Path, camcli: Callable) -> None:
+    folder, out = shutil.copytree(images, tmp_path / "images"), tmp_path / "out"
+    small = ("--model", "squeezenet1_1", "--weights", "none", "--size", "64", "-o", out)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    camcli("explain", folder, *small, check=3)
+    (out / "maps" / "coffee.jpg.npz").unlink()
+    camcli("verify", out, "--fix", check=3)
+    (folder / "chelsea.jpg").write_bytes((folder / "helmet.jpg").read_bytes())
+    shutil.copy(folder / "helmet.jpg", folder / "zoo.jpg")
+    dry = ("explain", folder, *small, "-n", "-v", "--retry-failed", "--colormap", "jet")
+    done = camcli(*dry, check=0)
+    assert dict(line.split("\t") for line in done.stdout.decode().splitlines()) == {
+        str(folder / "broken.jpg"): "--retry-failed",
+        str(folder / "chelsea.jpg"): "changed",
+        str(folder / "coffee.jpg"): "lost (camcli verify --fix)",
+        str(folder / "zoo.jpg"): "new",
+    }
+    assert done.stderr.decode().splitlines() == [
+        "camcli: 4 would be explained, 3 already done, 0 failed earlier, 4 would be redrawn",
+        "camcli: 1 --retry-failed, 1 changed, 1 lost (camcli verify --fix), 1 new",
+    ]
+    assert b"\t" not in camcli("explain", folder, *small, "-n", check=0).stdout
+    over = camcli("explain", folder, *small, "-n", "--overwrite", check=0)
+    assert b"7 would be explained" in over.stderr
+    assert b"camcli: 7 --overwrite" in over.stderr
+
+
 def test_limit_takes_the_first_and_then_the_rest(
     images: Path, tmp_path: Path, camcli: Callable
 ) -> None:

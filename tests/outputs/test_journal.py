@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,14 @@ def state(book: Journal, key: str, stamp: tuple[int, int] = (10, 20)) -> State |
     file.write_bytes(bytes(size))
     os.utime(file, ns=(0, mtime_ns))
     return book.state(ImageRef(str(file), key))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_disk() -> Iterator[None]:
+    """What is written and read is tested here; waiting for the disk would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @contextmanager
@@ -60,6 +69,22 @@ def test_the_last_line_of_an_input_counts(tmp_path: Path) -> None:
         assert state(again, "a", (10, 30)) == "done"
         assert len(again) == 1
     assert len((tmp_path / journal.NAME).read_bytes().splitlines()) == 2
+
+
+def test_a_line_has_reached_the_disk_once_it_is_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable: list[bytes] = []
+
+    def fsync(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            durable.append((tmp_path / journal.NAME).read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with opened(tmp_path) as book:
+        book.append(line("a"), line("b"))
+        book.append(line("c"))
+    assert [content.count(b"\n") for content in durable] == [2, 3]
 
 
 def test_failures_that_may_pass_are_told_from_those_that_stay(tmp_path: Path) -> None:
@@ -163,6 +188,84 @@ def test_nothing_that_a_journal_may_hold_stops_a_run(lines: list[bytes], torn: b
             book.append(line("new"))
         with opened(Path(folder)) as again:
             assert state(again, "new") == "done"
+
+
+lines_of_runs = st.builds(
+    lambda number, more: json.dumps(line(f"whole-{number}") | more, ensure_ascii=True).encode(),
+    st.integers(0, 5),
+    st.fixed_dictionaries({"source": st.text(), "error": st.text('ab"{}key: \\\n')}),
+)
+damages = (
+    st.binary(max_size=30)
+    | st.integers(1, 5000).map(bytes)
+    | st.tuples(lines_of_runs, st.integers(1, 60)).map(lambda cut: cut[0][: cut[1]])
+    | raw_lines
+)
+
+
+@given(st.lists(st.tuples(damages | st.just(b""), lines_of_runs), max_size=5), damages)
+def test_whole_lines_survive_whatever_stands_before_and_after_them(
+    pieces: list[tuple[bytes, bytes]], torn: bytes
+) -> None:
+    """Zeros, half a line and other bytes, on lines of their own or not."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / journal.NAME
+        content = b"".join(damage + whole + b"\n" for damage, whole in pieces)
+        path.write_bytes(content + torn.replace(b"\n", b""))
+        keys = {json.loads(whole)["key"] for _, whole in pieces}
+        with opened(Path(folder)) as book:
+            assert {state(book, key) for key in keys} <= {"done"}
+            last = journal.LastLines(path)
+            assert all(key in last for key in keys)
+            assert keys <= {entry["key"] for entry in last}
+            book.append(line("new"))
+        assert path.read_bytes().startswith(content)
+        with opened(Path(folder)) as again:
+            assert {state(again, key) for key in keys | {"new"}} == {"done"}
+
+
+@pytest.mark.parametrize("zeros", [1, 7, 4096, 200_000])
+def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path: Path, zeros: int) -> None:
+    with opened(tmp_path) as book:
+        book.append(line("a"))
+    path = tmp_path / journal.NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(zeros))
+    with opened(tmp_path) as book:
+        assert state(book, "a") == "done"
+        book.append(line("b"))
+    assert path.read_bytes() == whole + json.dumps(line("b")).encode() + b"\n"
+
+
+def test_a_line_that_goes_on_after_a_torn_one_counts(tmp_path: Path) -> None:
+    raw = json.dumps(line("b")).encode()
+    (tmp_path / journal.NAME).write_bytes(b'{"key": "a", "status": "o' + raw + b"\n")
+    with opened(tmp_path) as book:
+        assert (state(book, "a"), state(book, "b")) == (None, "done")
+
+
+def test_of_lines_that_came_twice_the_last_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as book:
+        book.append(line("a"), line("b"), line("a"), line("a", status="error"))
+    last = journal.LastLines(tmp_path / journal.NAME)
+    assert [(entry["key"], entry["status"]) for entry in last] == [("b", "ok"), ("a", "error")]
+    with opened(tmp_path) as again:
+        assert (state(again, "a"), len(again)) == ("failed", 2)
+        assert (again.count("done"), again.count("failed")) == (1, 1)
+
+
+def test_an_input_whose_outputs_are_lost_is_not_done_whatever_its_file(tmp_path: Path) -> None:
+    with opened(tmp_path) as book:
+        book.append(line("a"), line("a", status=journal.LOST, size=None, mtime_ns=None))
+        book.append(line("b"), line("b", status=journal.LOST))
+        for known in (book, Journal(tmp_path)):
+            assert (state(known, "a"), state(known, "b")) == ("lost", "lost")
+
+
+def test_a_journal_that_cannot_be_read_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / journal.NAME).mkdir()
+    with pytest.raises(OutputError, match=r"results\.jsonl' cannot be read \(Is a directory\)"):
+        Journal(tmp_path)
 
 
 texts = st.text() | st.text('ab/.\\"\x7f\né\ud800🐈', max_size=6)

@@ -1,0 +1,204 @@
+"""Every output of a run against its journal: nothing missing, nothing damaged, nothing extra."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from camcli.errors import OutputError, UsageError
+from camcli.images.discover import OUTPUTS
+from camcli.outputs import journal, manifest, paths
+from camcli.outputs.checks import REMARKS, Checks, Finding, Kind, parsed
+from camcli.outputs.files import TEMPORARY, output_error, temporaries
+from camcli.outputs.render import EXTENSION
+
+_DIGESTS = (("config_hash", "identity"), ("drawing_hash", "drawing"), ("request_hash", "request"))
+_AT_ONCE = 1000
+_EXTENSIONS = {"json": (".json",), "maps": (".npz",), "overlays": tuple(EXTENSION.values())}
+
+
+class Audit:
+    """One pass over an output directory. Hold its lock while it works.
+
+    Only digests of the keys are held, so that a million inputs fit in memory.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        deep: bool = False,
+        fix: bool = False,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`fix` has damaged pictures explained again by the next run, and removes what no journal
+        line owns. `advance` is called for every picture. UsageError where there is no run.
+        """
+        run = manifest.read(directory)
+        if run is None:
+            raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+        try:
+            hashes = frozenset([run["config_hash"], *run.get("earlier_config_hashes", ())])
+            self._checks = Checks(directory, frozenset(run["write"]), hashes, deep)
+            methods = "|".join(re.escape(method["name"]) for method in run["methods"])
+        except (KeyError, TypeError) as error:
+            raise OutputError(
+                f"'{directory / manifest.NAME}' is damaged ({error!r}); "
+                "start over with camcli explain --overwrite"
+            ) from error
+        self.directory, self.run, self.fix = directory, run, fix
+        self.counts: Counter[Kind] = Counter()
+        self.pictures = self.failed = self.waiting = 0
+        """Inputs that are done, that failed, and that are to be explained again."""
+        self.marked = self.removed = 0
+        self.lines = journal.LastLines(directory / journal.NAME)
+        self._advance = advance
+        self._suffix = re.compile(rf"({methods})\..+")
+        self._overlays = lru_cache(64)(self._overlays_of)
+
+    @property
+    def faults(self) -> int:
+        """How much was found that is not as it was written."""
+        return sum(number for kind, number in self.counts.items() if kind not in REMARKS)
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is not as the journal says; with `fix` it is seen to on the way."""
+        for findings in (self._manifest(), self._pictures(), self._extras()):
+            for finding in findings:
+                self.counts[finding.kind] += 1
+                yield finding
+
+    def _manifest(self) -> Iterator[Finding]:
+        for name, content in _DIGESTS:
+            if manifest.digest(self.run.get(content, {})) != self.run.get(name):
+                message = f"{content} does not agree with {name}; start over with --overwrite"
+                yield Finding("damaged", None, manifest.NAME, message)
+
+    def _pictures(self) -> Iterator[Finding]:
+        appender = journal.Appender(self.directory / journal.NAME)
+        lost: list[dict[str, Any]] = []
+        try:
+            for line in self.lines:
+                self._advance()
+                if line["status"] == journal.LOST:
+                    self.waiting += 1
+                    continue
+                self.pictures += line["status"] == "ok"
+                self.failed += line["status"] != "ok"
+                found = [*self._of_line(line)]
+                yield from found
+                faults = [f for f in found if f.kind in ("missing", "damaged")]
+                if faults and self.fix:
+                    self.marked += 1
+                    lost.append(_lost(line, faults[0]))
+                    if len(lost) == _AT_ONCE:
+                        appender.append(*lost)
+                        lost.clear()
+            if lost:
+                appender.append(*lost)
+        finally:
+            appender.close()
+
+    def _of_line(self, line: dict[str, Any]) -> Iterator[Finding]:
+        key = line["key"]
+        if not _is_key(key) or line["status"] not in ("ok", "error"):
+            yield Finding("damaged", key, journal.NAME, "its line in the journal is none of camcli")
+            return
+        for finding in self._checks.findings(line):
+            yield self._removed(finding) if finding.kind == "extra" else finding
+
+    def _extras(self) -> Iterator[Finding]:
+        """What no journal line owns; foreign files are told apart by their names and left."""
+        for path in temporaries(self.directory):
+            name = path.relative_to(self.directory).as_posix()
+            yield self._removed(Finding("temporary", None, name, "left by a run that was killed"))
+        for kind in OUTPUTS:
+            for name in _files(self.directory / kind, kind):
+                if name.rpartition("/")[2].startswith(TEMPORARY) or self._owned(kind, name):
+                    continue
+                if self._like_ours(kind, name):
+                    message = "no line of the journal owns it"
+                    yield self._removed(Finding("extra", None, name, message))
+                else:
+                    yield Finding("foreign", None, name, "it is none of camcli's")
+
+    def _owned(self, kind: str, name: str) -> bool:
+        inner = name.removeprefix(f"{kind}/")
+        if kind != "overlays":
+            extension = _EXTENSIONS[kind][0]
+            return inner.endswith(extension) and inner.removesuffix(extension) in self.lines
+        for dot in re.finditer(r"\.", inner):
+            key = inner[: dot.start()]
+            if key in self.lines:
+                known = self._overlays(key)
+                if name in known if known is not None else self._suffix.match(inner, dot.end()):
+                    return True
+        return False
+
+    def _overlays_of(self, key: str) -> set[str] | None:
+        """The overlays that a picture's record names; None where it cannot say."""
+        try:
+            path = paths.json_path(key).as_posix()
+            record = parsed((self.directory / path).read_bytes(), path)
+            if record["key"] != key:
+                return None
+            if record["status"] == "error":
+                return set() if record["sha256"] else None
+            return paths.overlays_of(record, key)
+        except Exception:  # found and said before
+            return None
+
+    def _like_ours(self, kind: str, name: str) -> bool:
+        """Whether camcli names its outputs so."""
+        if not name.endswith(_EXTENSIONS[kind]):
+            return False
+        return kind != "overlays" or any(
+            self._suffix.match(name, dot.end()) for dot in re.finditer(r"\.", name)
+        )
+
+    def _removed(self, finding: Finding) -> Finding:
+        if self.fix:
+            try:
+                (self.directory / finding.path).unlink(missing_ok=True)
+            except OSError as error:
+                raise output_error(self.directory, error) from error
+            self.removed += 1
+        return finding
+
+
+def _lost(line: dict[str, Any], fault: Finding) -> dict[str, Any]:
+    """The journal line of a picture that is to be explained again."""
+    return {
+        "key": line["key"],
+        "source": line.get("source"),
+        "status": journal.LOST,
+        "size": None,
+        "mtime_ns": None,
+        "sha256": line.get("sha256"),
+        "error": f"{fault.path}: {fault.message}",
+        "config_hash": line.get("config_hash"),
+    }
+
+
+def _is_key(key: str) -> bool:
+    """Whether outputs can be filed under it, inside of the output directory."""
+    return "\0" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
+
+
+def _files(folder: Path, name: str) -> Iterator[str]:
+    """The files below a folder, none of them held."""
+    try:
+        entries = os.scandir(folder)
+    except OSError:
+        return
+    with entries:
+        for entry in entries:
+            inner = f"{name}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files(folder / entry.name, inner)
+            else:
+                yield inner
