@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
 COMMANDS = [["explain"], ["render"], ["compare"], ["models"], ["layers"], ["methods"], ["bench"],
-            ["doctor"], ["config", "show"]]  # fmt: skip
+            ["doctor"], ["verify"], ["config", "show"]]  # fmt: skip
 
 
 def test_version_names_the_program(cli: Callable) -> None:
@@ -59,7 +59,7 @@ def test_every_help_ends_with_an_example_that_runs(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SAMPLES, "samples")
     shutil.copytree(ROOT / "configs", "configs")
-    if command == ["render"]:
+    if command in (["render"], ["verify"]):
         cli("explain", "samples", "-o", "out", *SMALL)
     done = cli(*shlex.split(example))
     assert done.status == 0, done.stderr
