@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from camcli.engine import Engine
 
 Json = dict[str, Any]
+REASONS = {
+    None: "new",
+    "changed": "changed",
+    "transient": "failed before (transient)",
+    "failed": "--retry-failed",
+    "lost": "lost (camcli verify --fix)",
+}
+"""Why an input is to be explained, by what the journal says of it."""
 
 
 @dataclass(frozen=True)

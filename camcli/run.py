@@ -17,7 +17,7 @@ from camcli.cam.verdict import Verdict
 from camcli.errors import OutputError, UsageError
 from camcli.images.decode import DecodeSettings, decode
 from camcli.images.discover import OUTPUTS, Walk
-from camcli.job import Job, Json, identity_of, manifest_of, now, request_of
+from camcli.job import REASONS, Job, Json, identity_of, manifest_of, now, request_of
 from camcli.outputs import journal, manifest
 from camcli.outputs.commits import Commits, Disk
 from camcli.outputs.files import fsync, require_room, sweep
@@ -32,13 +32,6 @@ if TYPE_CHECKING:
     from camcli.engine import Engine
 
 T = TypeVar("T")
-_REASONS = {
-    None: "new",
-    "changed": "changed",
-    "transient": "failed before (transient)",
-    "failed": "--retry-failed",
-    "lost": "lost (camcli verify --fix)",
-}
 
 
 @dataclass
@@ -152,7 +145,7 @@ class Run:
             elif state == "failed" and not self.job.retry_failed:
                 self.summary.failed_earlier += 1
             else:
-                yield ref, _REASONS[state]
+                yield ref, REASONS[state]
 
     def _engine(self, before: Json | None) -> Engine:
         """Open the model; its maps must be those that are already in the directory."""
