@@ -155,6 +155,13 @@ class Config:
         False, "--overwrite/--resume", "Start over, or go on where the last run ended.", RUNNING)
     max_pixels: int = setting(
         100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
+    isolate: bool = setting(
+        False, "--isolate/--no-isolate",
+        "Decode in processes, so that a decoder that crashes costs one picture.", RUNNING)
+    decode_timeout: float = setting(
+        60.0, "--decode-timeout",
+        "Seconds a picture may take; needs --isolate, as threads cannot be stopped.", RUNNING,
+        low=0.01)
     lock_timeout: float = setting(
         0.0, "--lock-timeout", "Seconds to wait for another run in the same directory.", RUNNING,
         low=0)

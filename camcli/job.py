@@ -54,6 +54,8 @@ class Job:
     max_errors: int | None = None
     fail_fast: bool = False
     limit: int | None = None
+    isolate: bool = False
+    decode_timeout: float = 60.0
     version: str = ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -124,6 +125,15 @@ def through(
         decoded = bounded_map(pool, read, refs, ahead)
         going = itertools.takewhile(lambda _: not stopped(), decoded)
         yield from bounded_map(pool, write, outcomes(engine, going), ahead, prompt=True)
+
+
+def timed(items: Iterable[T]) -> Iterator[tuple[T, float]]:
+    """Each item with the milliseconds since the one before it."""
+    last = time.monotonic()
+    for item in items:
+        current = time.monotonic()
+        yield item, (current - last) * 1000
+        last = current
 
 
 def explained(

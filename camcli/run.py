@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from camcli.cam.verdict import Verdict
 from camcli.errors import OutputError, UsageError
-from camcli.images.decode import DecodeSettings, decode
+from camcli.images.decode import Decoder, DecodeSettings, decode, picture_of
 from camcli.images.discover import OUTPUTS, Walk
+from camcli.images.isolated import IsolatedDecoder
 from camcli.job import REASONS, Job, Json, identity_of, manifest_of, now, request_of
 from camcli.outputs import journal, manifest
 from camcli.outputs.commits import Commits, Disk
@@ -25,13 +27,11 @@ from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, Scale, restyled
 from camcli.outputs.render import Style
 from camcli.outputs.sink import DirectorySink, Written
-from camcli.pipeline import Explainer, through
+from camcli.pipeline import Explainer, through, timed
 from camcli.records import Decoded, Explanation, Failure, ImageRef
 
 if TYPE_CHECKING:
     from camcli.engine import Engine
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -60,6 +60,8 @@ class Run:
         """`before_model` is called before torch is imported, where a model is opened at all."""
         self.job = job
         self._before_model = before_model
+        self._decoder: Decoder = picture_of
+        self._ends = ExitStack()
         self.summary = Summary()
         self.model_seconds = 0.0
         """What it took to import torch, open the model and try it out."""
@@ -86,6 +88,10 @@ class Run:
         """Do what is left, yielding each input's record as it is written; its journal line follows
         within seconds, and before the last record is followed by the end.
         """
+        with self._ends:
+            yield from self._records()
+
+    def _records(self) -> Iterator[Record]:
         started = time.monotonic()
         before = manifest.read(self.job.output)
         request = request_of(self.job)
@@ -155,6 +161,9 @@ class Run:
         from camcli.models.opening import open_request
 
         job = self.job
+        if job.isolate:  # they start while the model is loaded
+            isolated = IsolatedDecoder(job.workers, job.decode_timeout)
+            self._decoder = self._ends.enter_context(isolated).decode
         model = open_request(job.model)
         batch_size = job.batch_size
         if before is not None and batch_size in (None, before["request"]["batch_size"]):
@@ -221,7 +230,7 @@ class Run:
         started = time.monotonic()
         try:
             with closing(Disk(job.output)) as disk, Commits(disk.sync, book.append) as commits:
-                for written, elapsed in _timed(self._written(refs, engine, sink)):
+                for written, elapsed in timed(self._written(refs, engine, sink)):
                     if engine.batch_size != run["batch_size"]:
                         self._halved(engine, run)
                     commits.add(written.line(config_hash, elapsed), written.files)
@@ -260,7 +269,8 @@ class Run:
         job = self.job
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
-        return self.flow(engine, refs, lambda ref: decode(ref, settings), sink.write)
+        read = functools.partial(decode, settings=settings, decoder=self._decoder)
+        return self.flow(engine, refs, read, sink.write)
 
     def flow(
         self,
@@ -285,12 +295,3 @@ class Run:
             self.stop("the first failure (--fail-fast)")
         elif job.max_errors is not None and summary.failed > job.max_errors:
             self.stop(f"more than {job.max_errors} failures (--max-errors)")
-
-
-def _timed(items: Iterable[T]) -> Iterator[tuple[T, float]]:
-    """Each item with the milliseconds since the one before it."""
-    last = time.monotonic()
-    for item in items:
-        now = time.monotonic()
-        yield item, (now - last) * 1000
-        last = now

@@ -77,6 +77,11 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
 
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to explain: name pictures or folders, or --files-from FILE")
+    if "decode_timeout" in asked and not chosen.isolate:
+        raise UsageError(
+            f"--decode-timeout {chosen.decode_timeout:g} needs --isolate: "
+            "a thread that decodes cannot be stopped, a process can"
+        )
     return Job(
         inputs=Inputs(inputs, chosen.files_from, chosen.null, chosen.include, chosen.exclude),
         output=chosen.output,
@@ -96,6 +101,8 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
         max_errors=chosen.max_errors,
         fail_fast=chosen.fail_fast,
         limit=chosen.limit,
+        isolate=chosen.isolate,
+        decode_timeout=chosen.decode_timeout,
         version=camcli.__version__,
     )
 

@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,9 @@ class DecodeSettings:
     max_pixels: int
 
 
+Decoder = Callable[[ImageRef, FileFacts, bytes, DecodeSettings], Decoded | Failure]
+
+
 class UnfitPictureError(Exception):
     """A readable file whose pixels cannot be shown to the network."""
 
@@ -46,17 +50,26 @@ def own_pillow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(ref: ImageRef, settings: DecodeSettings) -> Decoded | Failure:
-    """Read, check, decode and prepare one picture. Every exception becomes a Failure."""
-    stage: Stage = "read"
-    facts = None
+def picture_of(
+    ref: ImageRef, facts: FileFacts, data: bytes, settings: DecodeSettings
+) -> Decoded | Failure:
+    """Check, decode and prepare the picture in these bytes. Every exception becomes a Failure."""
     try:
-        facts, data = _read(ref.path)
-        stage = "decode"
         picture, orientation = _open(data, settings.max_pixels)
         return _prepared(ref, facts, picture, orientation, settings)
     except Exception as error:  # a decoder may raise anything
-        return failure(ref, facts, error, stage)
+        return failure(ref, facts, error, "decode")
+
+
+def decode(
+    ref: ImageRef, settings: DecodeSettings, decoder: Decoder = picture_of
+) -> Decoded | Failure:
+    """Read one file and have it decoded, here or elsewhere. Every exception becomes a Failure."""
+    try:
+        facts, data = _read(ref.path)
+    except Exception as error:
+        return failure(ref, None, error, "read")
+    return decoder(ref, facts, data, settings)
 
 
 def from_picture(
@@ -144,7 +157,9 @@ def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
         )
     picture.load()
     orientation = _orientation(picture)
-    return rgb(ImageOps.exif_transpose(picture)), orientation
+    upright = rgb(ImageOps.exif_transpose(picture))
+    upright.info = {}  # comments and profiles of the picture are no part of its overlay
+    return upright, orientation
 
 
 def _orientation(picture: Image.Image) -> int:

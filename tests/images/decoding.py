@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from camcli.images.decode import DecodeSettings, decode
 from camcli.images.preprocess import Preprocessing
@@ -14,6 +16,36 @@ SIZE = (40, 30)
 # As small a preparation as there is, so that `canvas` shows the decoded picture itself.
 PREPARE = Preprocessing((8, 8), 8, (0.5,) * 3, (0.5,) * 3, "bilinear", "squash", "a test")
 SETTINGS = DecodeSettings(PREPARE, 1024, 10_000)
+
+
+# Python runs it in every process it starts, before anything else: files that begin with these
+# words stand for those that a codec cannot bear.
+CODEC = """if True:
+    import ctypes, os, signal
+    from PIL import Image
+    really_open = Image.open
+    def open(file, *args, **options):
+        start = file.read(20)
+        file.seek(0)
+        if start.startswith(b"signal "):
+            os.kill(os.getpid(), int(start[7:9]))
+        if start == b"exit":
+            os._exit(3)
+        if start == b"hang":
+            ctypes.PyDLL(None).sleep(1000)  # and keeps Python's lock meanwhile
+        if start == b"memory":
+            bytearray(10**15)
+        return really_open(file, *args, **options)
+    Image.open = open
+"""
+
+
+def failing_codec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the processes that are started from here on a codec that can be made to fail."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(CODEC)
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
 
 
 def decoded(path: Path) -> np.ndarray:
