@@ -156,12 +156,12 @@ class Config:
     max_pixels: int = setting(
         100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
     isolate: bool = setting(
-        False, "--isolate/--no-isolate",
-        "Decode in processes, so that a decoder that crashes costs one picture.", RUNNING)
+        True, "--isolate/--no-isolate",
+        "Decode in processes, where a crash or a hang costs one picture, or in threads.", RUNNING)
     decode_timeout: float = setting(
         60.0, "--decode-timeout",
-        "Seconds a picture may take; needs --isolate, as threads cannot be stopped.", RUNNING,
-        low=0.01)
+        "Seconds a picture may take to decode; threads cannot be stopped, so not for them.",
+        RUNNING, low=0.01)
     lock_timeout: float = setting(
         0.0, "--lock-timeout", "Seconds to wait for another run in the same directory.", RUNNING,
         low=0)

@@ -27,7 +27,8 @@ from camcli.run import Run
 from tests.killed import started
 
 SAMPLES = Path(__file__).parent.parent / "samples"
-SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2"}
+SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
+         "isolate": False}  # fmt: skip
 KINDS = ("json", "maps", "overlays")
 
 

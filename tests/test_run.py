@@ -25,7 +25,8 @@ from camcli.run import Run, Summary
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 # A small network without weights: what is tested here does not depend on what it says.
-SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2"}
+SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
+         "isolate": False}  # fmt: skip
 
 
 @pytest.fixture

@@ -227,7 +227,8 @@ def test_the_record_says_what_was_averaged_and_promises_nothing(
             nothing_promised(entry)
 
 
-SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2"}
+SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
+         "isolate": False}  # fmt: skip
 PHOTOS = (str(SAMPLES / "coffee.jpg"), str(SAMPLES / "helmet.jpg"))
 
 

@@ -20,6 +20,14 @@ from camcli.records import Decoded, Failure, FileFacts, ImageRef, Stage
 # The limit is --max-pixels, checked from the header; Pillow's warning would only repeat it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+# Those whose header tells the size of what is decoded. Never asked: icons, which hold pictures of
+# another size than they say, and PostScript, for which Pillow starts Ghostscript.
+_COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "DIB", "PPM")
+_OTHER_FORMATS = ("TIFF", "WEBP", "JPEG2000", "AVIF", "PSD", "TGA")
+# No mode that Pillow reads takes more for a pixel, and metadata and further frames take some too.
+_BYTES_PER_PIXEL, _BYTES_BESIDE = 8, 64 * 2**20
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_LONGEST_REASON = 300
 _ORIENTATION = 0x0112
 _TRANSIENT = {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
               errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # fmt: skip
@@ -66,7 +74,7 @@ def decode(
 ) -> Decoded | Failure:
     """Read one file and have it decoded, here or elsewhere. Every exception becomes a Failure."""
     try:
-        facts, data = _read(ref.path)
+        facts, data = _read(ref.path, settings.max_pixels)
     except Exception as error:
         return failure(ref, None, error, "read")
     return decoder(ref, facts, data, settings)
@@ -106,7 +114,7 @@ def upright(path: str, max_pixels: int, sha256: str) -> Image.Image:
     """The upright RGB picture of a file that has not changed, for drawing; raises what `decode`
     records.
     """
-    facts, data = _read(path)
+    facts, data = _read(path, max_pixels)
     if facts.sha256 != sha256:
         raise UnfitPictureError("the picture has changed since it was explained; explain it again")
     return _open(data, max_pixels)[0]
@@ -133,33 +141,51 @@ def _prepared(
     return Decoded(ref, facts, orientation, geometry, view, canvas)
 
 
-def _read(path: str) -> tuple[FileFacts, bytes]:
+def _read(path: str, max_pixels: int) -> tuple[FileFacts, bytes]:
     # O_NONBLOCK so that a FIFO without a writer cannot hang the run before it is refused.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnfitPictureError("not a regular file")
+        if not status.st_size:
+            raise UnfitPictureError("the file is empty")
+        if status.st_size > _BYTES_BESIDE + _BYTES_PER_PIXEL * max_pixels:
+            raise UnfitPictureError(
+                f"{status.st_size} bytes are more than a picture of --max-pixels {max_pixels} takes"
+            )
         with open(descriptor, "rb", closefd=False) as file:
-            data = file.read()
+            data = file.read(status.st_size)
+        after = os.fstat(descriptor)
     finally:
         os.close(descriptor)  # open() would keep the descriptor of a folder
-    if not data:
-        raise UnfitPictureError("the file is empty")
+    read = len(data), status.st_mtime_ns
+    if read != (status.st_size, after.st_mtime_ns) or after.st_size != status.st_size:
+        raise OSError(errno.ESTALE, "the file changed while it was read")
     return FileFacts(status.st_size, status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:
-    picture = Image.open(io.BytesIO(data))
-    if picture.width * picture.height > max_pixels:
-        raise UnfitPictureError(
-            f"{picture.width}x{picture.height} is more than --max-pixels {max_pixels}"
-        )
+    picture = _identified(data)
+    tags = getattr(picture, "tag_v2", {})  # a TIFF's, whose tiles may be larger than itself
+    tile = tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1)
+    for width, height in (picture.size, tile):
+        if width * height > max_pixels:
+            raise UnfitPictureError(f"{width}x{height} is more than --max-pixels {max_pixels}")
     picture.load()
     orientation = _orientation(picture)
     upright = rgb(ImageOps.exif_transpose(picture))
     upright.info = {}  # comments and profiles of the picture are no part of its overlay
     return upright, orientation
+
+
+def _identified(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_COMMON_FORMATS)
+    except UnidentifiedImageError:
+        Image.init()  # a tenth of a second, once
+        here = [name for name in _OTHER_FORMATS if name in Image.OPEN]
+        return Image.open(io.BytesIO(data), formats=here)
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -207,4 +233,5 @@ def _reason(error: Exception) -> str:
         return "not a picture that can be identified"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    text = " ".join(str(error).split())
+    return text[:_LONGEST_REASON] or type(error).__name__

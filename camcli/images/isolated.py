@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -25,11 +26,10 @@ from camcli.images.geometry import Geometry
 from camcli.records import Decoded, Failure, FileFacts, ImageRef
 
 _START = (
-    "import sys; channel, memory, *sys.path = sys.argv[1:]; "
-    "from camcli.images.worker import main; main(int(channel), int(memory))"
+    "import sys; channel, *sys.path = sys.argv[1:]; "
+    "from camcli.images.worker import main; main(int(channel))"
 )
-_SECONDS_TO_START = 60.0
-_SECONDS_TO_DIE = 5.0
+_SECONDS_TO_START = 120.0
 _MEMORY_KEPT = 16 * 2**20  # bytes between two pictures
 # The terminal and `timeout` signal a whole group of processes; what then happens to the pictures
 # in flight is for the run to decide.
@@ -52,20 +52,22 @@ class IsolatedDecoder:
 
     def __init__(self, processes: int, timeout: float) -> None:
         """`timeout` is how many seconds a picture may take."""
-        self._workers = [_Worker(timeout) for _ in range(processes)]
+        self._nursery = _Nursery()
+        self._workers = [_Worker(self._nursery, timeout) for _ in range(processes)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         for each in self._workers:
             self._idle.put(each)
 
     def __enter__(self) -> Self:
-        for each in self._workers:
-            each.start()
+        self._nursery.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the processes, whatever they are doing."""
         for each in self._workers:
-            each.end()
+            with contextlib.suppress(CamcliError):
+                each.end()
+        self._nursery.end()
 
     def decode(
         self, ref: ImageRef, facts: FileFacts, data: bytes, settings: DecodeSettings
@@ -83,100 +85,123 @@ class IsolatedDecoder:
             self._idle.put(process)
 
 
-class _Worker:
-    """One process, the socket it is told by, and the memory shared with it."""
+class _Nursery:
+    """The process that those that decode are forked from; it starts while others work."""
 
-    def __init__(self, timeout: float) -> None:
-        self._timeout = timeout
+    def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._ready = False
+        self._lock = Lock()
 
     def start(self) -> None:
         """Start the process, and do not wait for it."""
-        memory = _shared_memory()
-        ours, theirs = socket.socketpair()
-        passed = theirs.fileno(), memory
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(_SECONDS_TO_START)
         home = str(Path(__file__).parents[2])  # however this package came to be imported
         # -P: the folder that the run was started in may hold a numpy.py.
-        command = [sys.executable, "-P", "-c", _START, *map(str, passed), *sys.path, home]
+        command = [sys.executable, "-P", "-c", _START, str(theirs.fileno()), *sys.path, home]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_RUN)  # which the child inherits
         try:
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                pass_fds=passed,
+                pass_fds=[theirs.fileno()],
+                # A thread of numpy's would not survive the fork.
                 env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
         except OSError as error:
-            ours.close()
-            os.close(memory)
-            raise CamcliError(
-                f"cannot start a process that decodes ({error.strerror}); "
-                "--no-isolate decodes without"
-            ) from error
+            self._socket.close()
+            raise _unstarted(error.strerror) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
-        self._socket, self._memory, self._ready = ours, memory, False
+
+    def fork(self, descriptors: list[int]) -> int:
+        """A new process that holds these descriptors; its number."""
+        return self._told(worker.FORK, descriptors)
+
+    def ended(self, pid: int) -> int:
+        """The exit status of a process, which is killed if it has not ended by itself."""
+        return self._told(str(pid).encode(), [])
+
+    def end(self) -> None:
+        """Kill the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._socket.close()
+
+    def _told(self, order: bytes, descriptors: list[int]) -> int:
+        with self._lock:
+            try:
+                if not self._ready:
+                    self._ready = self._socket.recv(len(worker.READY)) == worker.READY
+                socket.send_fds(self._socket, [order], descriptors)
+                return int(self._socket.recv(64))
+            except (OSError, ValueError) as error:
+                raise _unstarted("it has ended") from error
+
+
+class _Worker:
+    """One process that decodes, the socket it is told by, and the memory shared with it."""
+
+    def __init__(self, nursery: _Nursery, timeout: float) -> None:
+        self._nursery, self._timeout = nursery, timeout
+        self._pid: int | None = None
 
     def decode(
         self, ref: ImageRef, facts: FileFacts, data: bytes, settings: DecodeSettings
     ) -> Decoded | Failure:
-        """Have one picture decoded; a process that is lost over it is replaced."""
-        self._await_start()
+        """Have one picture decoded; a process that is lost over it is replaced by the next."""
+        if self._pid is None:
+            self._start()
         worker.put(self._memory, data)
         try:
             self._socket.sendall(worker.request(len(data), settings))
-            answer = json.loads(self._line(self._timeout))
+            answer = json.loads(self._line())
             return self._outcome(ref, facts, answer, settings)
         except TimeoutError:
             self.end()
-            self.start()
             said = f"not decoded within {self._timeout:g} s (--decode-timeout)"
             raise TimeoutError(said) from None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            status = self.end(_SECONDS_TO_DIE)
-            self.start()
-            raise _crash(status) from error
+            raise _crash(self.end()) from error
 
-    def end(self, patience: float = 0.0) -> int | None:
-        """Kill the process, unless it ends by itself; its exit status.
-
-        One that waits for a disk that does not answer is left to the system.
-        """
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        for seconds in (patience, _SECONDS_TO_DIE):
-            try:
-                process.wait(seconds)
-                break
-            except subprocess.TimeoutExpired:
-                process.kill()
-        assert process.stdin is not None
-        process.stdin.close()
+    def end(self) -> int:
+        """Kill the process, if it has not ended by itself; its exit status."""
+        if self._pid is None:
+            return 0
+        pid, self._pid = self._pid, None
         self._socket.close()
         os.close(self._memory)
-        return process.returncode
+        try:
+            return self._nursery.ended(pid)
+        finally:
+            os.close(self._lifeline)
 
-    def _await_start(self) -> None:
-        if self._process is None:
-            self.start()
-        if self._ready:
-            return
-        with contextlib.suppress(OSError):
-            self._ready = self._line(_SECONDS_TO_START) == b"ready\n"
-        if not self._ready:
-            raise CamcliError("a process that decodes did not start; --no-isolate decodes without")
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        memory, (lifeline, self._lifeline) = _shared_memory(), os.pipe()
+        try:
+            self._pid = self._nursery.fork([theirs.fileno(), memory, lifeline])
+        except CamcliError:
+            ours.close()
+            os.close(memory)
+            os.close(self._lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(lifeline)
+        self._socket, self._memory = ours, memory
 
-    def _line(self, seconds: float) -> bytes:
-        """What it says next; TimeoutError once it has been silent for so long.
+    def _line(self) -> bytes:
+        """What it says next; TimeoutError once it has been silent for too long.
 
         Counted in short waits, so that a run that was stopped (Ctrl-Z) for an hour goes on.
         """
-        waits = math.ceil(seconds)
-        self._socket.settimeout(seconds / waits)
+        waits = math.ceil(self._timeout)
+        self._socket.settimeout(self._timeout / waits)
         line = b""
         while not line.endswith(b"\n"):
             try:
@@ -211,12 +236,18 @@ class _Worker:
         return Decoded(ref, facts, answer["orientation"], geometry, view, canvas)
 
 
-def _crash(status: int | None) -> DecoderCrashError:
+def _unstarted(why: str | None) -> CamcliError:
+    return CamcliError(
+        f"the process that decodes cannot be used ({why}); --no-isolate decodes without it"
+    )
+
+
+def _crash(status: int) -> DecoderCrashError:
     """How the process ended, in words."""
     if status == -signal.SIGKILL:
         said = "the decoder was killed (SIGKILL), as happens where memory runs out"
         return DecoderCrashError(said, transient=True)
-    if status is not None and status < 0:
+    if status < 0:
         return DecoderCrashError(f"the decoder crashed ({signal.Signals(-status).name})")
     return DecoderCrashError(f"the decoder ended with exit status {status}")
 

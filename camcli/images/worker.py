@@ -1,7 +1,7 @@
-"""The process that decodes pictures for another: bytes in, pixels out, no file opened.
+"""The processes that decode pictures for another: bytes in, pixels out, no file opened.
 
-It is told what to do in lines of JSON on a socket; the bytes lie in memory that both share. Nothing
-is unpickled on either side.
+One imports what decoding needs and is forked for each that decodes. They are told what to do in
+lines of JSON on a socket; the bytes lie in memory that both sides share. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import fcntl
 import json
 import os
 import resource
+import signal
 import socket
+import time
 from functools import lru_cache
 from typing import Any
 
@@ -22,20 +24,58 @@ from camcli.images.decode import DecodeSettings, own_pillow, picture_of
 from camcli.images.preprocess import Preprocessing
 from camcli.records import Decoded, Failure, FileFacts, ImageRef
 
+READY, FORK = b"ready\n", b"fork"
 _NOBODY = ImageRef("", ""), FileFacts(0, 0)  # the name and the file are the other side's
 # What a picture takes at most while it is decoded: 16-bit gray becomes float64 on the way.
 _BYTES_PER_PIXEL, _BYTES_BESIDE = 48, 2**30
+_SECONDS_TO_DIE = 5.0
 
 
-def main(channel: int, memory: int) -> None:
-    """Answer requests until the other side has gone."""
+def main(channel: int) -> None:
+    """Fork a process for every three descriptors received, end those that are named, and go when
+    the other side has gone.
+    """
     own_pillow()
-    _die_with_parent()
-    _cost_nobody_else()
-    with socket.socket(fileno=channel) as connection, connection.makefile("rb") as requests:
-        connection.sendall(b"ready\n")
+    with socket.socket(fileno=channel) as control:
+        control.sendall(READY)
         # What a C library prints when it gives up would reach the terminal unescaped.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        while True:
+            order, passed, _, _ = socket.recv_fds(control, 64, 3)
+            if not order:
+                return
+            if order != FORK:
+                control.sendall(str(_ended(int(order))).encode())
+                continue
+            pid = os.fork()
+            if not pid:
+                control.close()
+                with contextlib.suppress(ConnectionError):
+                    _decode(*passed)
+                os._exit(0)
+            for descriptor in passed:
+                os.close(descriptor)
+            control.sendall(str(pid).encode())
+
+
+def _ended(pid: int) -> int:
+    """Kill a process, if it has not ended by itself; its exit status, negative for a signal."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _SECONDS_TO_DIE
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    return 0  # it waits for a disk that does not answer
+
+
+def _decode(channel: int, memory: int, lifeline: int) -> None:
+    """Answer requests until the other side has gone."""
+    _die_with(lifeline)
+    _cost_nobody_else()
+    with socket.socket(fileno=channel) as connection, connection.makefile("rb") as requests:
         for line in requests:
             request = json.loads(line)
             settings = _settings(request["settings"])
@@ -106,13 +146,14 @@ def _settings(told: dict[str, Any]) -> DecodeSettings:
     return DecodeSettings(**told | {"preprocessing": Preprocessing(**recipe)})
 
 
-def _die_with_parent() -> None:
-    """End by SIGIO as soon as stdin, which nothing is ever written to, is closed by the kernel.
+def _die_with(lifeline: int) -> None:
+    """End by SIGIO as soon as the kernel closes the other end, which nothing is ever written to.
 
-    However the parent ended, and whatever a decoder is doing: a thread would wait for the lock.
+    However the other side ended, and whatever a decoder is doing: a thread would wait for the lock.
     """
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def _cost_nobody_else() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +62,20 @@ def failed(path: Path, settings: DecodeSettings = SETTINGS) -> Failure:
     outcome = decode(ImageRef(str(path), path.name), settings)
     assert isinstance(outcome, Failure), outcome
     return outcome
+
+
+def png(width: int, height: int, colours: int, interlaced: bool, rows: bytes) -> bytes:
+    """An 8-bit PNG of these rows; `colours` 0 is gray and 2 RGB."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, colours, 0, 0, interlaced)
+    body = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
+
+
+def huge_png(width: int, height: int) -> bytes:
+    """A file of less than a kilobyte whose header declares any size."""
+    return png(width, height, 2, False, bytes(100))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from camcli.images.decode import DecodeSettings, own_pillow
-from tests.images.decoding import PREPARE, decoded, failed
+from tests.images.decoding import PREPARE, decoded, failed, huge_png
 
 
 def bytes_of(picture: Image.Image, kind: str) -> bytes:
@@ -83,18 +81,6 @@ def test_a_file_that_has_gone_is_a_failure(tmp_path: Path) -> None:
     assert (outcome.type, outcome.message) == ("FileNotFoundError", "No such file or directory")
 
 
-def huge_png(width: int, height: int) -> bytes:
-    """A file of less than a kilobyte whose header declares any size."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(bytes(100)))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body + chunk(b"IEND", b"")
-
-
 def test_the_pixel_limit_is_checked_before_anything_is_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +105,46 @@ def test_the_pixel_limit_is_inclusive(tmp_path: Path) -> None:
     Image.new("RGB", (101, 100)).save(tmp_path / "above.png")
     assert decoded(tmp_path / "limit.png").shape == (100, 100, 3)
     assert "more than --max-pixels" in failed(tmp_path / "above.png").message
+
+
+def test_the_message_of_a_decoder_is_one_line_of_bounded_length(
+    monkeypatch: pytest.MonkeyPatch, picture: Callable[..., Path]
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise ValueError("first\nsecond " + 10_000 * "x")
+
+    monkeypatch.setattr(Image, "open", broken)
+    message = failed(picture("a.png")).message
+    assert message.startswith("first second xxx")
+    assert len(message) == 300
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is Linux's")
+def test_too_little_memory_is_a_failure_for_now_and_the_next_picture_is_decoded(
+    tmp_path: Path,
+) -> None:
+    Image.new("1", (9000, 9000)).save(tmp_path / "large.png", compress_level=1)
+    Image.new("RGB", (90, 90)).save(tmp_path / "small.png")
+    program = """if True:
+        import resource
+        from camcli.images.decode import DecodeSettings, decode
+        from camcli.records import ImageRef
+        from tests.images.decoding import PREPARE
+        taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 200 * 2**20,) * 2)
+        for name in ("large.png", "small.png"):
+            outcome = decode(ImageRef(name, name), DecodeSettings(PREPARE, None, 10**8))
+            print(type(outcome).__name__, getattr(outcome, "transient", None))
+    """
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    assert done.stdout == "Failure True\nDecoded None\n"
 
 
 def test_a_file_without_permission_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
@@ -166,7 +192,7 @@ def test_whatever_a_decoder_raises_is_a_failure(
 ) -> None:
     path = picture("a.png")
 
-    def broken(*args: object) -> None:
+    def broken(*args: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr(Image, "open", broken)
