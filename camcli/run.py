@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import os
 import shutil
@@ -45,6 +44,7 @@ class Summary:
     failed_earlier: int = 0
     redrawn: int = 0
     ignored: int = 0
+    changed: int = 0  # explained earlier, but by size or time another file now
     seconds: float = 0.0
     stopped: str | None = None
     """Why the run ended before its inputs did."""
@@ -151,6 +151,7 @@ class Run:
             elif state == "failed" and not self.job.retry_failed:
                 self.summary.failed_earlier += 1
             else:
+                self.summary.changed += state == "changed"
                 yield ref, REASONS[state]
 
     def _engine(self, before: Json | None) -> Engine:
@@ -269,8 +270,7 @@ class Run:
         job = self.job
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
-        read = functools.partial(decode, settings=settings, decoder=self._decoder)
-        return self.flow(engine, refs, read, sink.write)
+        return self.flow(engine, refs, lambda r: decode(r, settings, self._decoder), sink.write)
 
     def flow(
         self,

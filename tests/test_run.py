@@ -132,6 +132,44 @@ def test_new_pictures_are_explained_and_old_ones_left(images: Path, out: Path) -
     assert [record["key"] for record in records] == ["a new one.jpg"]
 
 
+def test_another_data_set_under_the_same_keys_is_explained_anew_and_counted(
+    images: Path, out: Path, tmp_path: Path
+) -> None:
+    finished(images, out)
+    shutil.copytree(images, tmp_path / "moved", copy_function=shutil.copy2)
+    summary, _ = finished(tmp_path / "moved", out)
+    assert (summary.already_done, summary.done, summary.changed) == (5, 0, 0)
+    (tmp_path / "moved" / "coffee.jpg").unlink()
+    shutil.copy(images / "chelsea.jpg", tmp_path / "moved" / "coffee.jpg")
+    shutil.copy(images / "chelsea.jpg", tmp_path / "moved" / "new.jpg")
+    summary, _ = finished(tmp_path / "moved", out)
+    assert (summary.already_done, summary.done, summary.changed) == (4, 2, 1)
+    assert manifest(out)["counts"]["changed"] == 1
+
+
+def test_a_link_in_place_of_an_output_is_replaced_and_not_followed(
+    images: Path, out: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "elsewhere").mkdir()
+    (out / "json").mkdir(parents=True)
+    (out / "json" / "coffee.jpg.json").symlink_to(tmp_path / "precious")
+    (out / "json" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="is not camcli's"):
+        finished(images, out)
+    (out / "json").rename(tmp_path / "links")
+    finished(images, out)
+    shutil.rmtree(out / "json")
+    (tmp_path / "links").rename(out / "json")
+    for path in images.rglob("*.jpg"):
+        os.utime(path)
+    finished(images, out)
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (out / "json" / "coffee.jpg.json").is_symlink()
+    # A folder that is a link was put there by whom the output belongs to.
+    assert (tmp_path / "elsewhere" / "rocket.jpg.json").exists()
+
+
 def test_a_run_that_was_broken_off_goes_on_to_the_same_bytes(images: Path, tmp_path: Path) -> None:
     finished(images, tmp_path / "whole")
     for taken in range(1, 5):

@@ -210,6 +210,7 @@ def _report(summary: Summary, chosen: Config) -> None:
     counts = [f"{summary.done:,} explained"]
     for number, what in (
         (summary.failed, "failed"),
+        (summary.changed, "changed since an earlier run"),
         (summary.already_done, "already done"),
         (summary.failed_earlier, "failed in an earlier run (--retry-failed tries again)"),
         (summary.redrawn, "redrawn"),

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ OUTPUTS = ("json", "maps", "overlays")
 COMPARISON = ".compare.png"
 # Leaves room in a 255-byte name for method, layer, target and extension.
 _LONGEST_NAME = 160
+# How `_safe_name` ends; a file that is really called so gets a mark of its own.
+_MARKED = re.compile(r"~[0-9a-f]{10}(?:\.[^.]*)?\Z")
 
 
 @dataclass(frozen=True)
@@ -250,11 +253,12 @@ def _safe(key: str) -> str:
 
 
 def _safe_name(name: str) -> str:
-    if name.isascii() and len(name) <= _LONGEST_NAME:
+    if name.isascii() and len(name) <= _LONGEST_NAME and "~" not in name:
         return name
     raw = os.fsencode(name)
     text = raw.decode("utf-8", "replace")
-    if os.fsencode(text) == raw and len(raw) <= _LONGEST_NAME:
+    plain = os.fsencode(text) == raw and len(raw) <= _LONGEST_NAME
+    if plain and not _MARKED.search(name):
         return name
     mark = "~" + hashlib.sha256(raw).hexdigest()[:10]
     stem, extension = os.path.splitext(text)

@@ -53,7 +53,7 @@ class Journal:
 
     def state(self, ref: ImageRef) -> State | Literal["changed"] | None:
         """How an input ended, unless its file is not what it was; None where it is new."""
-        entry = self._entries.get(_digest(ref.key.encode("utf-8", "surrogatepass")))
+        entry = self._entries.get(_digest(_bytes_of(ref.key)))
         if entry is None:
             return None
         now = stamp(ref.path)
@@ -152,14 +152,13 @@ class LastLines:
                 self._numbers[_digest(found[0])] = number
 
     def __contains__(self, key: str) -> bool:
-        return _digest(key.encode("utf-8", "surrogatepass")) in self._numbers
+        return _digest(_bytes_of(key)) in self._numbers
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for number, raw in enumerate(_whole_lines(self.path)):
             line = _parsed(raw)
             if line is not None:
-                key = line["key"].encode("utf-8", "surrogatepass")
-                if self._numbers.get(_digest(key)) == number:
+                if self._numbers.get(_digest(_bytes_of(line["key"]))) == number:
                     yield line
 
 
@@ -210,7 +209,7 @@ def _entry(line: dict[str, Any]) -> tuple[bytes, int | Entry]:
     elif line["status"] != "ok":
         state = "transient" if line.get("transient") else "failed"
     size, mtime = line.get("size"), line.get("mtime_ns")
-    key = line["key"].encode("utf-8", "surrogatepass")
+    key = _bytes_of(line["key"])
     if type(size) is int and type(mtime) is int and 0 <= size < 1 << _SIZE_BITS:
         return key, _packed(state, size, mtime)
     return key, Entry(state, None if size is None or mtime is None else (size, mtime))
@@ -238,7 +237,7 @@ def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
     quoted, status, transient, size, mtime = found.groups()
     key = quoted[1:-1]
     if b"\\" in key:
-        key = json.loads(quoted).encode("utf-8", "surrogatepass")
+        key = _bytes_of(json.loads(quoted))
     state: State = "done"
     if status != b"ok":
         state = "transient" if transient == b"true" else "failed"
@@ -248,6 +247,10 @@ def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
 def _packed(state: State, size: int, mtime: int) -> int:
     """An entry as one number, which takes a fifth of the memory."""
     return (mtime << _SIZE_BITS | size) << _STATE_BITS | _STATES.index(state)
+
+
+def _bytes_of(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")
 
 
 def _digest(key: bytes) -> bytes:

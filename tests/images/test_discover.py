@@ -319,3 +319,12 @@ def test_a_root_that_cannot_be_listed_is_an_error(
     monkeypatch.setattr(os, "scandir", forbidden)
     with pytest.raises(UsageError, match="cannot list the folder 'in': Permission denied"):
         keys("in")
+
+
+def test_a_file_called_as_another_is_filed_does_not_share_its_outputs(tree: Tree) -> None:
+    tree("in/" + 200 * "a" + ".jpg")
+    (filed,) = keys("in")
+    tree("in/" + filed)
+    both = keys("in")
+    assert filed in both
+    assert len(set(both)) == 2

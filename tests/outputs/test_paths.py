@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camcli.images.discover import Inputs, Walk
+from camcli.images.discover import Inputs, Walk, _safe_name
 from camcli.outputs import paths
 from camcli.records import Target
 
@@ -82,3 +82,30 @@ def test_every_output_of_every_path_is_inside_and_fits_a_file_system(
             assert ".." not in path.parts
             assert Path(os.path.normpath(path)) == path
             assert max(len(os.fsencode(part)) for part in path.parts) <= 255
+
+
+names = st.lists(st.binary(min_size=1, max_size=250), min_size=2, max_size=6, unique=True)
+
+
+@given(names, st.booleans())
+def test_no_two_names_share_a_path(names: list[bytes], once_more: bool) -> None:
+    files = {name.translate(None, b"\0/") for name in names} - {b"", b".", b".."}
+    if once_more:  # what they are filed under may be names of files too
+        files |= {os.fsencode(_safe_name(os.fsdecode(name))) for name in files}
+    keys = {_safe_name(os.fsdecode(name)) for name in files}
+    assert len({paths.json_path(key) for key in keys}) == len(files)
+    assert len({paths.npz_path(key) for key in keys}) == len(files)
+    assert len({overlay(key, Target(0)) for key in keys}) == len(files)
+
+
+@given(st.lists(texts, min_size=2, max_size=6))
+def test_no_two_paths_of_a_list_share_an_output(
+    tmp_path_factory: pytest.TempPathFactory, named: list[str]
+) -> None:
+    listing = tmp_path_factory.getbasetemp() / "listing"
+    encoded = [text.encode("utf-8", "replace").rstrip(b"\r") for text in named]
+    given = [raw for raw in encoded if raw]
+    listing.write_bytes(b"\n".join(given) + b"\n")
+    refs = list(Walk(Inputs(list_files=(str(listing),))).refs())
+    assert len({paths.json_path(ref.key) for ref in refs}) == len(refs)
+    assert len(refs) == len({os.path.abspath(os.fsdecode(raw)) for raw in given})
