@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -82,6 +83,17 @@ def test_a_crash_costs_one_picture_and_isolation_changes_no_byte(
     assert (again.already_done, again.failed_earlier, again.failed) == (5, 3, 0)
 
 
+def processes_of(group: int) -> list[str]:
+    """The processes of a group that still run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(status.parent.name)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_whole_group_ends_the_run_as_without_isolation(
@@ -96,10 +108,12 @@ def test_a_signal_to_the_whole_group_ends_the_run_as_without_isolation(
         while not (out / "results.jsonl").exists():
             assert run.poll() is None
             time.sleep(0.02)
+        assert len(processes_of(run.pid)) > 2
         os.killpg(run.pid, number)
         _, said = run.communicate(timeout=60)
     assert run.returncode == 128 + number
     assert number.name.encode() in said
+    assert not processes_of(run.pid)
     lines = journal(out)
     assert [x["key"] for x in lines if x["status"] == "error"] in ([], ["text.jpg"])
     camcli("explain", images, "-o", out, *given, "--isolate", check=3)
