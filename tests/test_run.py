@@ -246,10 +246,10 @@ def test_a_picture_that_vanishes_before_it_is_read_is_one_failure(
     """And is tried again once it is back, whether or not it was before its line was written."""
     read, coffee = decode._read, images / "coffee.jpg"
 
-    def gone_for_a_moment(path: str) -> object:
+    def gone_for_a_moment(path: str, *limits: object) -> object:
         if path == str(coffee):
             raise FileNotFoundError(2, "No such file or directory")
-        return read(path)
+        return read(path, *limits)
 
     monkeypatch.setattr(decode, "_read", gone_for_a_moment)
     summary, records = finished(images, out)

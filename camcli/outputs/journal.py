@@ -157,9 +157,8 @@ class LastLines:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for number, raw in enumerate(_whole_lines(self.path)):
             line = _parsed(raw)
-            if line is not None:
-                if self._numbers.get(_digest(_bytes_of(line["key"]))) == number:
-                    yield line
+            if line is not None and number == self._numbers.get(_digest(_bytes_of(line["key"]))):
+                yield line
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
