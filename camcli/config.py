@@ -90,7 +90,8 @@ class Config:
         "auto", "--activation", "How logits become probabilities: one of many classes (softmax) "
         "or each for itself (sigmoid; auto for a single logit).", MODEL,
         choices=("auto", "softmax", "sigmoid"))
-    device: str = setting("auto", "--device", "auto, cpu, cuda[:N] or mps.", MODEL)
+    device: str = setting(
+        "auto", "--device", "auto, cpu, cuda[:N], mps, or cuda:all, a process for each GPU.", MODEL)
     precision: str = setting(
         "fp32", "--precision", "Of what comes before the layer; what follows it stays fp32.", MODEL,
         choices=PRECISIONS)
@@ -153,6 +154,9 @@ class Config:
         False, "--retry-failed/--no-retry-failed", "Try again what failed for good.", RUNNING)
     overwrite: bool = setting(
         False, "--overwrite/--resume", "Start over, or go on where the last run ended.", RUNNING)
+    shard: str = setting(
+        "auto", "--shard", "Explain a part of the inputs: shard I of N, from 0 (auto: what Slurm, "
+        "torchrun or Kubernetes say).", RUNNING, metavar="I/N|none|auto")
     max_pixels: int = setting(
         100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
     isolate: bool = setting(

@@ -16,6 +16,7 @@ from camcli.outputs.arrays import SCHEMA_VERSION
 from camcli.outputs.redraw import drawing_of
 from camcli.outputs.render import Style
 from camcli.records import ModelRequest, Smoothing
+from camcli.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from camcli.engine import Engine
@@ -57,6 +58,7 @@ class Job:
     isolate: bool = False
     decode_timeout: float = 60.0
     version: str = ""
+    shard: Shard = WHOLE
 
 
 def request_of(job: Job) -> Json:
@@ -121,6 +123,7 @@ def manifest_of(
         "camcli_version": job.version,
         "schema_version": SCHEMA_VERSION,
         "status": "running",
+        **({} if job.shard == WHOLE else {"shard": dataclasses.asdict(job.shard)}),
         "argv": sys.argv,
         "cwd": os.getcwd(),
         "first_started": before["first_started"] if before else now(),

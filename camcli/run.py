@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from camcli.cam.verdict import Verdict
-from camcli.errors import OutputError, UsageError
 from camcli.images.decode import Decoder, DecodeSettings, decode, picture_of
-from camcli.images.discover import OUTPUTS, Walk
+from camcli.images.discover import Walk
 from camcli.images.isolated import IsolatedDecoder
 from camcli.job import REASONS, Job, Json, identity_of, manifest_of, now, request_of
-from camcli.outputs import journal, manifest
+from camcli.outputs import manifest
 from camcli.outputs.commits import Commits, Disk
-from camcli.outputs.files import fsync, require_room, sweep
+from camcli.outputs.files import require_room
+from camcli.outputs.journal import Journal
+from camcli.outputs.ledger import Ledger
 from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, Scale, restyled
 from camcli.outputs.render import Style
@@ -65,8 +64,9 @@ class Run:
         self.summary = Summary()
         self.model_seconds = 0.0
         """What it took to import torch, open the model and try it out."""
+        self.ledger = Ledger(job.output, job.shard)
         self._walk = Walk(job.inputs)
-        self._refs = self._walk.some()
+        self._refs = (ref for ref in self._walk.some() if job.shard.holds(ref.key))
 
     def stop(self, reason: str) -> None:
         """Read no more inputs; what is in flight is finished and recorded."""
@@ -74,8 +74,9 @@ class Run:
 
     def pending(self) -> Iterator[tuple[ImageRef, str]]:
         """The inputs still to be explained, and why; all others are counted. Nothing is done."""
-        before = manifest.read(self.job.output)
-        book = journal.Journal(self.job.output)
+        if not self.job.overwrite:
+            self.ledger.check()
+        before, book = self.ledger.read(), self.ledger.journal()
         if self.job.overwrite:
             refs = itertools.islice(self._refs, self.job.limit)
             yield from ((ref, "--overwrite") for ref in refs)
@@ -93,53 +94,42 @@ class Run:
 
     def _records(self) -> Iterator[Record]:
         started = time.monotonic()
-        before = manifest.read(self.job.output)
+        ledger = self.ledger
+        if not self.job.overwrite:
+            ledger.check()
+        before = ledger.read()
         request = request_of(self.job)
         engine = None
         if before is None or self.job.overwrite:
             engine = self._engine(None)  # what is wrong with the job is said before anything goes
-            self._make_way(before)
+            ledger.make_way()
             before = None
         elif before["request_hash"] != manifest.digest(request):
             engine = self._engine(before)
         if before is not None and before["status"] == "running":  # that run was killed
-            sweep(self.job.output)
-            before["status"] = "stopped"
-            manifest.write(self.job.output, before)
-        book = journal.Journal(self.job.output)
+            ledger.recover(before)
+        book = ledger.journal()
         try:
             pending = itertools.islice(self._unfinished(book), self.job.limit)
             first = next(pending, None)
             if before is not None:
                 self._redraw_if_restyled(before)
-            if first is not None and not self.summary.stopped:
+            if self.summary.stopped:
+                return
+            if first is not None or before is None:  # a shard without inputs starts and ends too
                 require_room(self.job.output)
                 engine = engine or self._engine(before)
-                refs = (ref for ref, _ in itertools.chain([first], pending))
+                found = pending if first is None else itertools.chain([first], pending)
+                refs = (ref for ref, _ in found)
                 yield from self._explain(refs, engine, book, request, before)
+            elif before["status"] != "done":
+                ledger.write(before | self._end(book))
         finally:
             book.close()
             self.summary.ignored = self._walk.ignored
             self.summary.seconds = time.monotonic() - started
 
-    def _make_way(self, before: Json | None) -> None:
-        """Clear the directory of an earlier run; what is not camcli's own is never touched."""
-        output = self.job.output
-        if before is None:
-            for name in (journal.NAME, *OUTPUTS):
-                if os.path.lexists(output / name):
-                    raise OutputError(
-                        f"'{output / name}' is not camcli's; choose another directory with -o"
-                    )
-            return
-        # First of all the journal: without it nothing counts as done.
-        (output / journal.NAME).unlink(missing_ok=True)
-        fsync(output)
-        for name in OUTPUTS:
-            shutil.rmtree(output / name, ignore_errors=True)
-        (output / manifest.NAME).unlink(missing_ok=True)
-
-    def _unfinished(self, book: journal.Journal) -> Iterator[tuple[ImageRef, str]]:
+    def _unfinished(self, book: Journal) -> Iterator[tuple[ImageRef, str]]:
         """The inputs that are not done, and why not."""
         for ref in self._refs:
             if self.summary.stopped:
@@ -180,15 +170,20 @@ class Run:
         self.model_seconds = time.monotonic() - started
         self.summary.remarks = engine.model.remarks
         if before is not None:
-            identity = identity_of(job, engine)
-            if manifest.digest(identity) != before["config_hash"]:
-                changed = [name for name, value in identity.items()
-                           if value != before["identity"].get(name)]  # fmt: skip
-                raise UsageError(
-                    f"'{job.output}' holds maps made with another {', '.join(changed)}; "
-                    "choose another directory with -o, or start over with --overwrite"
-                )
+            self.ledger.agree(identity_of(job, engine), before)
         return engine
+
+    def _entered(self, engine: Engine, request: Json, before: Json | None) -> Json:
+        """The run file, written; a shard's maps are those of the shards that came before it."""
+        with self.ledger.entering():
+            peer = self.ledger.peer() if before is None else None
+            if peer is not None:
+                if self.job.batch_size in (None, peer["request"]["batch_size"]):
+                    engine.batch_size = peer["batch_size"]
+                self.ledger.agree(identity_of(self.job, engine), peer)
+            run = manifest_of(self.job, engine, request, identity_of(self.job, engine), before)
+            self.ledger.write(run)
+        return run
 
     def _restyled(self, before: Json) -> tuple[Style, Scale | None]:
         job = self.job
@@ -199,26 +194,24 @@ class Run:
         self.job = job = dataclasses.replace(self.job, style=style)
         if scale is None:
             return
-        redraw = Redraw(job.output, style, scale, job.max_pixels)
+        redraw = Redraw(job.output, style, scale, job.max_pixels, job.shard)
         for picture in redraw.pictures():
             self.summary.redrawn += not isinstance(picture, Failure)
             if self.summary.stopped:
                 return  # the next run draws them all again
-        before.update(redraw.finish())
+        before.update(redraw.finish()[job.shard])
 
     def _explain(
         self,
         refs: Iterable[ImageRef],
         engine: Engine,
-        book: journal.Journal,
+        book: Journal,
         request: Json,
         before: Json | None,
     ) -> Iterator[Record]:
         job = self.job
-        identity = identity_of(job, engine)
-        config_hash = manifest.digest(identity)
-        run = manifest_of(job, engine, request, identity, before)
-        manifest.write(job.output, run)
+        run = self._entered(engine, request, before)
+        config_hash = run["config_hash"]
         sink = DirectorySink(
             job.output,
             job.write,
@@ -226,6 +219,7 @@ class Run:
             config_hash,
             len(engine.layers) > 1,
             tuple(engine.model.classes.label(i) for i in range(engine.model.classes.count)),
+            job.shard,
         )
         verdict = Verdict({layer.name: probe for layer, probe in engine.probes.items()})
         started = time.monotonic()
@@ -239,16 +233,22 @@ class Run:
                     yield written.record
         finally:
             self.summary.verdict = verdict.sentences()
-            counts = {k: v for k, v in vars(self.summary).items() if isinstance(v, int)}
-            run["status"] = "stopped" if self.summary.stopped or sys.exc_info()[0] else "done"
-            run["ended"] = now()
-            run["counts"] = counts | {"ignored": self._walk.ignored, "journal": len(book)}
+            run |= self._end(book)
             run["timings"] = {
                 "model_seconds": round(self.model_seconds, 3),
                 "explain_seconds": round(time.monotonic() - started, 3),
             }
             run["verdict"] = self.summary.verdict
-            manifest.write(job.output, run)
+            self.ledger.write(run)
+
+    def _end(self, book: Journal) -> Json:
+        """How the run ended, for its run file."""
+        counts = {k: v for k, v in vars(self.summary).items() if isinstance(v, int)}
+        return {
+            "status": "stopped" if self.summary.stopped or sys.exc_info()[0] else "done",
+            "ended": now(),
+            "counts": counts | {"ignored": self._walk.ignored, "journal": len(book)},
+        }
 
     def _halved(self, engine: Engine, run: Json) -> None:
         """Memory ran out: the next run goes on with the smaller batches."""
@@ -262,7 +262,7 @@ class Run:
         run["earlier_config_hashes"].append(run["config_hash"])
         run["config_hash"] = manifest.digest(run["identity"])
         run["model"]["remarks"] = self.summary.remarks
-        manifest.write(self.job.output, run)
+        self.ledger.write(run)
 
     def _written(
         self, refs: Iterable[ImageRef], engine: Engine, sink: DirectorySink

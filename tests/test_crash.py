@@ -90,7 +90,7 @@ def explaining(images: Path, out: Path) -> multiprocessing.Process:
 
 
 def committed(out: Path) -> list[str]:
-    return [line["key"] for line in journal.read_lines(out / journal.NAME)]
+    return [line["key"] for line in journal.read_lines(out / "results.jsonl")]
 
 
 def kill_until_done(images: Path, out: Path, kills: int, chance: random.Random) -> int:

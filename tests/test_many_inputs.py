@@ -75,7 +75,7 @@ def test_the_journal_holds_a_digest_and_a_number_for_each_input(done: Path) -> N
 
 
 def test_verifying_holds_no_more(done: Path) -> None:
-    assert peak(lambda: LastLines(done / "out" / journal.NAME)) / FILES < 150
+    assert peak(lambda: LastLines(done / "out" / "results.jsonl")) / FILES < 150
 
 
 def test_a_walk_holds_the_names_of_one_folder(done: Path) -> None:

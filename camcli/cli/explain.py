@@ -8,10 +8,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -19,12 +16,15 @@ import typer
 import camcli
 from camcli import config as settings
 from camcli.cli.console import Progress, complain, progress, say, shown
+from camcli.cli.fleet import ALL_GPUS, explain_on
 from camcli.cli.options import with_settings
-from camcli.cli.process import suit_torch
+from camcli.cli.process import interruptible, suit_torch
 from camcli.cli.request import model_request
+from camcli.cluster.environment import shard_here
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
 from camcli.outputs.files import locked
+from camcli.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from camcli.job import Job
@@ -56,20 +56,39 @@ def command(
 
     chosen, origins = settings.resolve(flags, os.environ, config)
     asked = {name for name, origin in origins.items() if origin != "default"}
-    job = job_of(chosen, tuple(inputs or ()), asked)
+    job = job_of(chosen, tuple(inputs or ()), asked, _shard(chosen))
+    if chosen.device == ALL_GPUS:
+        from camcli.cluster.launcher import visible_gpus
+
+        gpus = visible_gpus()
+        if len(gpus) > 1:
+            raise typer.Exit(explain_on(gpus, job, chosen))
+        job = dataclasses.replace(job, model=dataclasses.replace(job.model, device=gpus[0]))
     own_pillow()
     # A journal of a million lines takes a sixth less where memory is given back.
     run = Run(job, before_model=suit_torch)
     if chosen.dry_run:
         _list(run, chosen.verbose)
         return
-    with locked(job.output, chosen.lock_timeout), _interruptible(run) as received:
+    held = locked(job.output, chosen.lock_timeout, job.shard)
+    stopping = interruptible(lambda number: run.stop(signal.Signals(number).name))
+    with held, stopping as received:
         _work(run, chosen)
     _report(run.summary, chosen)
     raise typer.Exit(_status(run.summary, received))
 
 
-def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
+def _shard(chosen: Config) -> Shard:
+    """The part of the inputs that is asked for, by a setting or by what started this process."""
+    if chosen.shard != "auto":
+        return Shard.parsed(chosen.shard, "--shard")
+    shard, told_by = shard_here(os.environ)
+    if told_by and not chosen.quiet:
+        say(f"camcli: shard {shard}, as {told_by} say; --shard none explains all inputs")
+    return shard
+
+
+def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str], shard: Shard = WHOLE) -> Job:
     """The run that the settings ask for; `asked` names those that are no defaults."""
     from camcli.images.discover import Inputs
     from camcli.job import Job
@@ -81,6 +100,11 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
         raise UsageError(
             f"--decode-timeout {chosen.decode_timeout:g} needs --isolate: "
             "a thread that decodes cannot be stopped, a process can"
+        )
+    if chosen.overwrite and shard != WHOLE:
+        raise UsageError(
+            f"shard {shard} cannot --overwrite '{chosen.output}', which holds the other shards' "
+            "work too; remove it before they start, or choose another directory with -o"
         )
     return Job(
         inputs=Inputs(inputs, chosen.files_from, chosen.null, chosen.include, chosen.exclude),
@@ -104,6 +128,7 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str]) -> Job:
         isolate=chosen.isolate,
         decode_timeout=chosen.decode_timeout,
         version=camcli.__version__,
+        shard=shard,
     )
 
 
@@ -178,28 +203,6 @@ def _list(run: Run, verbose: bool) -> None:
     )
     if counts:
         say(f"camcli: {', '.join(f'{number:,} {reason}' for reason, number in counts.items())}")
-
-
-@contextmanager
-def _interruptible(run: Run) -> Iterator[list[int]]:
-    """The first SIGINT, SIGTERM or SIGHUP lets the batch in flight finish; the next does not."""
-    received: list[int] = []
-    before = {}
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        run.stop(signal.Signals(number).name)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
-                before[number] = signal.signal(number, on_signal)
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _report(summary: Summary, chosen: Config) -> None:

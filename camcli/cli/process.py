@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 # Parameters of mallopt(3), and the highest value that one takes.
 _TRIM_THRESHOLD, _MMAP_MAX, _MOST = -1, -4, 2**31 - 1
@@ -47,3 +51,28 @@ def keep_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, _MOST)
+
+
+@contextmanager
+def interruptible(
+    first: Callable[[int], None], again: Callable[[], None] = lambda: None
+) -> Iterator[list[int]]:
+    """The first SIGINT, SIGTERM or SIGHUP calls `first`; the next calls `again` and ends all."""
+    received: list[int] = []
+    before = {}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if received:
+            again()
+            os._exit(128 + number)
+        received.append(number)
+        first(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays in force
+                before[number] = signal.signal(number, on_signal)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

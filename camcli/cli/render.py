@@ -54,12 +54,13 @@ def command(
     from camcli.outputs.redraw import Redraw
     from camcli.outputs.render import Style
 
-    run = manifest.read(output)
-    if run is None:
+    runs = manifest.read_all(output)
+    if not runs:
         raise UsageError(f"'{output}' holds no camcli run; give the -o of an explain run")
+    drawn_before = next(iter(runs.values()))["drawing"]
     given = {name: settings.parse(name, value, "--" + name.replace("_", "-"))
              for name, value in flags.items() if value is not None}  # fmt: skip
-    chosen = run["drawing"] | {k: v for k, v in given.items() if k in run["drawing"]}
+    chosen = drawn_before | {k: v for k, v in given.items() if k in drawn_before}
     chosen |= {k: v for k, v in (("signed", signed), ("caption", caption)) if v is not None}
     wanted = scale if scale is not None else str(chosen["scale"])
     value: Scale = cast("Scale", wanted) if wanted in ("image", "run") else scale_value(wanted)

@@ -55,7 +55,7 @@ def command(
     given = {name: settings.parse(name, value, "--" + name.replace("_", "-"))
              for name, value in flags.items() if value is not None}  # fmt: skip
     quiet, verbose = given.get("quiet", False), given.get("verbose", False)
-    if manifest.read(output) is None:
+    if not manifest.read_all(output):
         raise UsageError(f"'{output}' holds no camcli run; give the -o of an explain run")
     own_pillow()
     with (
@@ -89,12 +89,12 @@ def _report(audit: Audit, output: Path) -> None:
         (audit.counts["gone"], "with a source out of reach"),
         (audit.counts["undrawn"], "not drawn (camcli render)"),
         (audit.counts["foreign"], "not camcli's"),
-        (audit.lines.unreadable, "lines of the journal passed over"),
+        (audit.unreadable, "lines of the journal passed over"),
     ):
         if number:
             counts.append(f"{number:,} {what}")
     say(f"camcli: {', '.join(counts)}: {shown(str(output))}")
-    if audit.run.get("status") in ("running", "stopped"):
+    if not audit.finished:
         say("camcli: the run was not finished; the same camcli explain goes on with it")
     if audit.faults and not audit.fix:
         say("camcli: --fix, and the same camcli explain again, make good what can be made good")

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from camcli.errors import NoInputsError, UsageError
 from camcli.records import ImageRef
+from camcli.shard import Shard
 
 EXTENSIONS = frozenset({
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx",
@@ -101,12 +102,12 @@ class Walk:
 
     def _folder(self, root: str, prefix: str) -> Iterator[ImageRef]:
         """Depth first; a folder's names are held in memory only while it is being walked."""
-        # Where the pictures' own folder is the output directory, its overlays are no pictures.
-        ours = OUTPUTS if _is_run(root) else ()
         try:
             stack = [_Folder.listed(root, "", prefix)]
         except OSError as error:
             raise UsageError(f"cannot list the folder '{root}': {error.strerror}") from error
+        # Where the pictures' own folder is the output directory, its overlays are no pictures.
+        ours = OUTPUTS if stack[0].is_run else ()
         while stack:
             here = stack[-1]
             for name in here.names:
@@ -115,10 +116,14 @@ class Walk:
                     key = _safe(_joined(prefix, relative))
                     try:
                         # Our own output, or a link upwards.
-                        if relative in ours or _is_run(path) or _leads_up(path, stack):
+                        if relative in ours or _leads_up(path, stack):
                             self.ignored += 1
                             continue
-                        stack.append(_Folder.listed(path, relative + "/", key))
+                        folder = _Folder.listed(path, relative + "/", key)
+                        if folder.is_run:
+                            self.ignored += 1
+                            continue
+                        stack.append(folder)
                         break
                     except OSError:  # reading it will fail too, and that failure is recorded
                         yield ImageRef(path, key)
@@ -162,17 +167,21 @@ class _Folder:
     path: str
     relative: str
     key: str
+    is_run: bool
+    """Whether it is an output directory: it holds a run file that camcli wrote."""
 
     @classmethod
     def listed(cls, path: str, relative: str, key: str) -> _Folder:
         """List a folder, but for what is hidden; OSError where that is not allowed."""
-        names, folders = [], set()
+        names, folders, is_run = [], set(), False
         with os.scandir(path) as found:
             for entry in found:  # not kept: an entry takes five times the memory of its name
                 name = entry.name
                 if name.startswith("."):
                     continue
                 names.append(name)
+                if Shard.of_run_file(name):
+                    is_run = is_run or _is_ours(entry.path)
                 try:
                     if entry.is_dir():
                         folders.add(name)
@@ -181,7 +190,8 @@ class _Folder:
         # Text and bytes sort alike, but for bytes that are no text.
         names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
         path_of_names = os.path.join(path, "")
-        return cls(iter(names), folders, _identity(path), path_of_names, relative, _joined(key, ""))
+        where = _identity(path)
+        return cls(iter(names), folders, where, path_of_names, relative, _joined(key, ""), is_run)
 
 
 def _leads_up(folder: str, stack: list[_Folder]) -> bool:
@@ -194,10 +204,9 @@ def _identity(folder: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_run(folder: str) -> bool:
-    """Whether the folder is an output directory: it holds a run.json that camcli wrote."""
+def _is_ours(run_file: str) -> bool:
     try:
-        with open(os.path.join(folder, "run.json"), "rb") as file:
+        with open(run_file, "rb") as file:
             return b'"camcli_version"' in file.read(4096)
     except OSError:
         return False
@@ -206,15 +215,20 @@ def _is_run(folder: str) -> bool:
 def _listed(source: str, null_separated: bool) -> Iterator[str]:
     """The paths of a list, as raw bytes from the file system's point of view."""
     if source == "-":
-        if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("a list of paths was expected on stdin, but nothing is piped into it")
-        yield from _split(sys.stdin.buffer, null_separated)
+        yield from _split(piped(), null_separated)
         return
     try:
         with open(source, "rb") as file:
             yield from _split(file, null_separated)
     except OSError as error:
         raise UsageError(f"cannot read the list '{source}': {error.strerror}") from error
+
+
+def piped() -> BinaryIO:
+    """What is piped into stdin; UsageError where nothing is."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("a list of paths was expected on stdin, but nothing is piped into it")
+    return sys.stdin.buffer
 
 
 def _split(file: BinaryIO, null_separated: bool) -> Iterator[str]:

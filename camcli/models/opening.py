@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,10 +111,15 @@ def _loaded(request: ModelRequest) -> LoadedModel:
 
 
 def find_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one; a device that is not there is a ModelError."""
+    """`auto` is the first GPU where there is one; a device that is not there is a ModelError.
+
+    Processes that torchrun started on a machine take one each.
+    """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda:0")
+            place = os.environ.get("LOCAL_RANK", "")
+            number = int(place) if place.isascii() and place.isdigit() else 0
+            return torch.device(f"cuda:{number % torch.cuda.device_count()}")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -14,8 +14,10 @@ from camcli.errors import OutputError, UsageError
 from camcli.images.discover import OUTPUTS
 from camcli.outputs import journal, manifest, paths
 from camcli.outputs.checks import REMARKS, Checks, Finding, Kind, parsed
-from camcli.outputs.files import TEMPORARY, output_error, temporaries
+from camcli.outputs.files import output_error, temporaries
+from camcli.outputs.ledger import Ledger
 from camcli.outputs.render import EXTENSION
+from camcli.shard import WHOLE, Shard, place
 
 _DIGESTS = (("config_hash", "identity"), ("drawing_hash", "drawing"), ("request_hash", "request"))
 _AT_ONCE = 1000
@@ -23,7 +25,7 @@ _EXTENSIONS = {"json": (".json",), "maps": (".npz",), "overlays": tuple(EXTENSIO
 
 
 class Audit:
-    """One pass over an output directory. Hold its lock while it works.
+    """One pass over an output directory, of all shards. Hold its lock while it works.
 
     Only digests of the keys are held, so that a million inputs fit in memory.
     """
@@ -38,32 +40,47 @@ class Audit:
         """`fix` has damaged pictures explained again by the next run, and removes what no journal
         line owns. `advance` is called for every picture. UsageError where there is no run.
         """
-        run = manifest.read(directory)
-        if run is None:
+        self.runs = manifest.read_all(directory)
+        if not self.runs:
             raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
-        try:
-            hashes = frozenset([run["config_hash"], *run.get("earlier_config_hashes", ())])
-            self._checks = Checks(directory, frozenset(run["write"]), hashes, deep)
-            methods = "|".join(re.escape(method["name"]) for method in run["methods"])
-        except (KeyError, TypeError) as error:
-            raise OutputError(
-                f"'{directory / manifest.NAME}' is damaged ({error!r}); "
-                "start over with camcli explain --overwrite"
-            ) from error
-        self.directory, self.run, self.fix = directory, run, fix
+        first = next(iter(self.runs))
+        Ledger(directory, first).check()
+        self.directory, self.fix, self._count = directory, fix, first.count
+        self._checks: dict[Shard, Checks] = {}
+        methods: set[str] = set()
+        for shard, run in self.runs.items():
+            try:
+                hashes = frozenset([run["config_hash"], *run.get("earlier_config_hashes", ())])
+                self._checks[shard] = Checks(directory, frozenset(run["write"]), hashes, deep)
+                methods.update(re.escape(method["name"]) for method in run["methods"])
+            except (KeyError, TypeError) as error:
+                raise OutputError(
+                    f"'{directory / shard.run_file}' is damaged ({error!r}); {_start_over(shard)}"
+                ) from error
         self.counts: Counter[Kind] = Counter()
         self.pictures = self.failed = self.waiting = 0
         """Inputs that are done, that failed, and that are to be explained again."""
         self.marked = self.removed = 0
-        self.lines = journal.LastLines(directory / journal.NAME)
+        self._journals: dict[Shard, journal.LastLines] = {}
         self._advance = advance
-        self._suffix = re.compile(rf"({methods})\..+")
+        self._suffix = re.compile(rf"({'|'.join(sorted(methods))})\..+")
         self._overlays = lru_cache(64)(self._overlays_of)
 
     @property
     def faults(self) -> int:
         """How much was found that is not as it was written."""
         return sum(number for kind, number in self.counts.items() if kind not in REMARKS)
+
+    @property
+    def unreadable(self) -> int:
+        """How many lines of the journals are no entries."""
+        return sum(lines.unreadable for lines in self._journals.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether every shard has been started, and none was stopped or killed."""
+        statuses = [run.get("status") for run in self.runs.values()]
+        return len(statuses) == self._count and not {"running", "stopped"} & {*statuses}
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is not as the journal says; with `fix` it is seen to on the way."""
@@ -73,23 +90,28 @@ class Audit:
                 yield finding
 
     def _manifest(self) -> Iterator[Finding]:
-        for name, content in _DIGESTS:
-            if manifest.digest(self.run.get(content, {})) != self.run.get(name):
-                message = f"{content} does not agree with {name}; start over with --overwrite"
-                yield Finding("damaged", None, manifest.NAME, message)
+        for shard, run in self.runs.items():
+            for name, content in _DIGESTS:
+                if manifest.digest(run.get(content, {})) != run.get(name):
+                    message = f"{content} does not agree with {name}; {_start_over(shard)}"
+                    yield Finding("damaged", None, shard.run_file, message)
 
     def _pictures(self) -> Iterator[Finding]:
-        appender = journal.Appender(self.directory / journal.NAME)
+        for shard in self.runs:
+            yield from self._pictures_of(shard)
+
+    def _pictures_of(self, shard: Shard) -> Iterator[Finding]:
+        appender = journal.Appender(self.directory / shard.journal)
         lost: list[dict[str, Any]] = []
         try:
-            for line in self.lines:
+            for line in self._lines(shard):
                 self._advance()
                 if line["status"] == journal.LOST:
                     self.waiting += 1
                     continue
                 self.pictures += line["status"] == "ok"
                 self.failed += line["status"] != "ok"
-                found = [*self._of_line(line)]
+                found = [*self._of_line(line, shard)]
                 yield from found
                 faults = [f for f in found if f.kind in ("missing", "damaged")]
                 if faults and self.fix:
@@ -103,12 +125,23 @@ class Audit:
         finally:
             appender.close()
 
-    def _of_line(self, line: dict[str, Any]) -> Iterator[Finding]:
+    def _lines(self, shard: Shard) -> journal.LastLines:
+        """Those of its journal, which may be there although its run file is not."""
+        if shard not in self._journals:
+            self._journals[shard] = journal.LastLines(self.directory / shard.journal)
+        return self._journals[shard]
+
+    def _known(self, key: str) -> bool:
+        """Whether a journal has a line for an input."""
+        return key in self._lines(Shard(place(key, self._count), self._count))
+
+    def _of_line(self, line: dict[str, Any], shard: Shard) -> Iterator[Finding]:
         key = line["key"]
         if not _is_key(key) or line["status"] not in ("ok", "error"):
-            yield Finding("damaged", key, journal.NAME, "its line in the journal is none of camcli")
+            message = "its line in the journal is none of camcli"
+            yield Finding("damaged", key, shard.journal, message)
             return
-        for finding in self._checks.findings(line):
+        for finding in self._checks[shard].findings(line):
             yield self._removed(finding) if finding.kind == "extra" else finding
 
     def _extras(self) -> Iterator[Finding]:
@@ -118,7 +151,7 @@ class Audit:
             yield self._removed(Finding("temporary", None, name, "left by a run that was killed"))
         for kind in OUTPUTS:
             for name in _files(self.directory / kind, kind):
-                if name.rpartition("/")[2].startswith(TEMPORARY) or self._owned(kind, name):
+                if name.rpartition("/")[2].startswith(WHOLE.temporary) or self._owned(kind, name):
                     continue
                 if self._like_ours(kind, name):
                     message = "no line of the journal owns it"
@@ -130,10 +163,10 @@ class Audit:
         inner = name.removeprefix(f"{kind}/")
         if kind != "overlays":
             extension = _EXTENSIONS[kind][0]
-            return inner.endswith(extension) and inner.removesuffix(extension) in self.lines
+            return inner.endswith(extension) and self._known(inner.removesuffix(extension))
         for dot in re.finditer(r"\.", inner):
             key = inner[: dot.start()]
-            if key in self.lines:
+            if self._known(key):
                 known = self._overlays(key)
                 if name in known if known is not None else self._suffix.match(inner, dot.end()):
                     return True
@@ -168,6 +201,12 @@ class Audit:
                 raise output_error(self.directory, error) from error
             self.removed += 1
         return finding
+
+
+def _start_over(shard: Shard) -> str:
+    if shard == WHOLE:
+        return "start over with camcli explain --overwrite"
+    return "start over in another directory"
 
 
 def _lost(line: dict[str, Any], fault: Finding) -> dict[str, Any]:

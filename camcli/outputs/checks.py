@@ -85,7 +85,7 @@ class Checks:
             if record[name] != line.get(name):
                 raise _UnfitError("damaged", path, f"its {name} is not the journal's")
         if record["config_hash"] not in self.hashes:
-            raise _UnfitError("damaged", path, "its config_hash is not that of run.json")
+            raise _UnfitError("damaged", path, "its config_hash is not that of the run")
         if line.get("record_crc32") not in (None, record_crc32(record)):
             raise _UnfitError("damaged", path, "it is not what was written")
         return record

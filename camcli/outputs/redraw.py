@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from camcli.outputs.record import Record, encoded
 from camcli.outputs.render import Style
 from camcli.outputs.sink import caption_of
 from camcli.records import Failure, ImageRef, Target
+from camcli.shard import Shard
 
 Scale = float | Literal["image", "run"]
 _AT_ONCE = 1000
@@ -32,37 +33,52 @@ class Redrawn:
 
 
 class Redraw:
-    """One pass over an output directory. Raises UsageError where there is nothing to draw from."""
+    """One pass over an output directory, or over what one shard wrote to it.
 
-    def __init__(self, directory: Path, style: Style, scale: Scale, max_pixels: int) -> None:
-        run = manifest.read(directory)
-        if run is None:
+    Raises UsageError where there is nothing to draw from.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        style: Style,
+        scale: Scale,
+        max_pixels: int,
+        only: Shard | None = None,
+    ) -> None:
+        runs = manifest.read_all(directory)
+        if not runs:
             raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
-        if not {"json", "npz"} <= set(run["write"]):
-            raise UsageError(
-                f"'{directory}' was written with --write {','.join(run['write'])}; "
-                "drawing needs json and npz"
-            )
+        for run in runs.values():
+            if not {"json", "npz"} <= set(run["write"]):
+                raise UsageError(
+                    f"'{directory}' was written with --write {','.join(run['write'])}; "
+                    "drawing needs json and npz"
+                )
         self.directory, self.style, self.max_pixels = directory, style, max_pixels
-        self.run: dict[str, Any] = run
-        self.maxima = self._maxima() if scale == "run" else {}
+        self.maxima = self._maxima(runs) if scale == "run" else {}
+        self.runs = {shard: run for shard, run in runs.items() if only in (None, shard)}
 
     def pictures(self) -> Iterator[Redrawn | Failure]:
         """Draw every explained picture; one whose source is gone or changed is a Failure."""
         # A run that is killed meanwhile leaves temporaries, and this says that it did.
-        manifest.write(self.directory, self.run | {"status": "running"})
+        self._note_runs({"status": "running"})
         try:
             with closing(Disk(self.directory)) as disk:
                 yield from self._durably(disk)
         finally:
-            manifest.write(self.directory, self.run)
+            self._note_runs({})
+
+    def _note_runs(self, fields: dict[str, Any]) -> None:
+        for shard, run in self.runs.items():
+            manifest.write(self.directory, run | fields, shard)
 
     def _durably(self, disk: Disk) -> Iterator[Redrawn | Failure]:
         waiting: list[str] = []
-        for key, source in self._explained().items():
+        for shard, key, source in self._explained(self.runs):
             ref = ImageRef(source, key)
             try:
-                drawn = self._picture(ref, self._record(key))
+                drawn = self._picture(ref, self._record(key), shard)
             except Exception as error:  # a decoder may raise anything
                 yield decode.failure(ref, None, error, "decode")
                 continue
@@ -73,53 +89,57 @@ class Redraw:
             yield drawn
         disk.sync(waiting)
 
-    def finish(self) -> dict[str, Any]:
-        """Note in run.json how the overlays were drawn; what it now holds is returned."""
-        run = self.run | {"drawing": drawing_of(self.style, self.maxima)}
-        run["drawing_hash"] = manifest.digest(run["drawing"])
-        run["write"] = sorted({*run["write"], "overlay"})
-        manifest.write(self.directory, run)
-        return run
+    def finish(self) -> dict[Shard, dict[str, Any]]:
+        """Note in the run files how the overlays were drawn; what they now hold is returned."""
+        drawing = drawing_of(self.style, self.maxima)
+        for run in self.runs.values():
+            run |= {
+                "drawing": drawing,
+                "drawing_hash": manifest.digest(drawing),
+                "write": sorted({*run["write"], "overlay"}),
+            }
+        self._note_runs({})
+        return self.runs
 
-    def _picture(self, ref: ImageRef, saved: Record) -> Redrawn:
+    def _picture(self, ref: ImageRef, saved: Record, shard: Shard) -> Redrawn:
         maps, geometry = arrays.read(self.directory / paths.npz_path(ref.key))
         picture = decode.upright(ref.path, self.max_pixels, saved["sha256"])
         canvas = decode.reduced(picture, self.style.overlay_size)
         drawn = []
         for entry, cam in zip(saved["explanations"], maps, strict=True):
-            name = self._overlay_name(ref.key, entry)
+            name = self._overlay_name(ref.key, entry, self.runs[shard])
             caption = caption_of(entry["target"]["label"], entry["score"], entry["method"])
             style = replace(self.style, scale=self._scale(entry))
             overlay = render.draw(cam, geometry, canvas, style, caption)
-            with atomic(self.directory / name) as file:
+            with atomic(self.directory / name, shard) as file:
                 drawn.append((name, render.save(overlay, file, style.overlay_format)))
-        self._note(saved, ref.key, drawn)
+        self._note(saved, ref.key, drawn, shard)
         return Redrawn(ref.key, tuple(name for name, _ in drawn))
 
-    def _note(self, saved: Record, key: str, drawn: list[tuple[str, str]]) -> None:
+    def _note(self, saved: Record, key: str, drawn: list[tuple[str, str]], shard: Shard) -> None:
         """Name the new overlays in the record, then remove those of another format."""
         before = paths.overlays_of(saved, key)
         for entry, (name, check) in zip(saved["explanations"], drawn, strict=True):
             entry["overlay"], entry["overlay_crc32"] = name, check
-        with atomic(self.directory / paths.json_path(key)) as file:
+        with atomic(self.directory / paths.json_path(key), shard) as file:
             file.write(encoded(saved))
         for name in before.difference(name for name, _ in drawn):
             (self.directory / name).unlink(missing_ok=True)
 
-    def _overlay_name(self, key: str, entry: Record) -> str:
+    def _overlay_name(self, key: str, entry: Record, run: dict[str, Any]) -> str:
         target = Target(entry["target"]["index"], entry["target"]["against"])
-        layer = entry["layer"] if len(self.run["identity"]["layer"]) > 1 else None
-        labels = self.run["labels"]
+        layer = entry["layer"] if len(run["identity"]["layer"]) > 1 else None
+        labels = run["labels"]
         form = self.style.overlay_format
         return paths.overlay_path(key, entry["method"], layer, target, labels, form).as_posix()
 
     def _scale(self, entry: Record) -> float | Literal["image"]:
         return self.maxima.get((entry["method"], entry["layer"]), self.style.scale)
 
-    def _maxima(self) -> dict[tuple[str, str], float]:
+    def _maxima(self, shards: Iterable[Shard]) -> dict[tuple[str, str], float]:
         """The largest value of each method on each layer over the run, from the records."""
         found: dict[tuple[str, str], float] = {}
-        for key in self._explained():
+        for _, key, _ in self._explained(shards):
             try:
                 explanations = self._record(key)["explanations"]
             except (OSError, ValueError, KeyError):
@@ -131,11 +151,13 @@ class Redraw:
                 found[which] = max(found.get(which, 0.0), value)
         return found
 
-    def _explained(self) -> dict[str, str]:
-        """The sources of the explained inputs by key, as the journal last said."""
-        lines = journal.read_lines(self.directory / journal.NAME)
-        last = {line["key"]: line for line in lines}
-        return {key: line["source"] for key, line in last.items() if line["status"] == "ok"}
+    def _explained(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, str, str]]:
+        """The keys and sources of the explained inputs, as the journals last said."""
+        for shard in shards:
+            lines = journal.read_lines(self.directory / shard.journal)
+            last = {line["key"]: line["source"] if line["status"] == "ok" else None
+                    for line in lines}  # fmt: skip
+            yield from ((shard, key, source) for key, source in last.items() if source)
 
     def _record(self, key: str) -> Record:
         content: Record = json.loads((self.directory / paths.json_path(key)).read_bytes())

@@ -19,6 +19,7 @@ from camcli.outputs.files import atomic, crc32, output_error
 from camcli.outputs.record import Record, encoded, record, record_crc32
 from camcli.outputs.render import Style
 from camcli.records import Cam, Explanation, Failure
+from camcli.shard import WHOLE, Shard
 
 # Errors of the output as a whole; any other concerns the one file being written.
 FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -77,6 +78,7 @@ class DirectorySink:
     """Whether the run has several layers, so that overlays are named by theirs."""
     names: tuple[str, ...]
     """The classes' labels."""
+    shard: Shard = WHOLE
     draw: Callable[..., Image] = render.draw
 
     def write(self, outcome: Explanation | Failure) -> Written:
@@ -101,7 +103,7 @@ class DirectorySink:
             if "npz" in self.kinds:
                 content = arrays.encode(outcome)
                 checks["npz_crc32"] = crc32(content)
-                with atomic(self.directory / npz) as file:
+                with atomic(self.directory / npz, self.shard) as file:
                     file.write(content)
                 files.append(npz)
             if "overlay" in self.kinds:
@@ -117,7 +119,7 @@ class DirectorySink:
         if "json" in self.kinds:
             checks["record_crc32"] = record_crc32(made)
             files.append(paths.json_path(outcome.ref.key).as_posix())
-            with atomic(self.directory / files[-1]) as file:
+            with atomic(self.directory / files[-1], self.shard) as file:
                 file.write(encoded(made))
         return Written(outcome, made, tuple(files), checks)
 
@@ -137,7 +139,7 @@ class DirectorySink:
         name = paths.overlay_path(image.ref.key, cam.method, layer, cam.target, self.names, form)
         caption = caption_of(cam.label, cam.score, cam.method)
         drawn = self.draw(cam.cam, image.geometry, image.canvas, self.style, caption)
-        with atomic(self.directory / name) as file:
+        with atomic(self.directory / name, self.shard) as file:
             check = render.save(drawn, file, form)
         return name.as_posix(), check
 

@@ -166,7 +166,7 @@ def test_a_changed_picture_is_explained_again(
     camcli("explain", folder, "-o", tmp_path / "out", check=0)
     shutil.copy(folder / "rocket.jpg", folder / "coffee.jpg")
     done = camcli("explain", folder, "-o", tmp_path / "out", check=0)
-    assert b"1 explained, 4 already done" in done.stderr
+    assert b"1 explained, 1 changed since an earlier run, 4 already done" in done.stderr
     record = json.loads((tmp_path / "out" / "json" / "coffee.jpg.json").read_bytes())
     assert record["predictions"][0]["label"] == "missile"
 

@@ -17,17 +17,19 @@ from camcli import config
 from camcli.cli.explain import job_of
 from camcli.outputs import journal
 from camcli.outputs.checks import Checks
+from camcli.outputs.files import locked
 from camcli.run import Run
+from camcli.shard import WHOLE, Shard
 
 SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
          "method": ["hirescam,gradcam"]}  # fmt: skip
 FOLDERS = {"json": "json", "npz": "maps", "overlay": "overlays"}
 
 
-def explain(images: Path, out: Path, **settings: object) -> Run:
+def explain(images: Path, out: Path, shard: Shard = WHOLE, **settings: object) -> Run:
     chosen, origins = config.resolve(SMALL | {"output": str(out)} | settings, {}, None)
     asked = {name for name, origin in origins.items() if origin != "default"}
-    run = Run(job_of(chosen, (str(images),), asked))
+    run = Run(job_of(chosen, (str(images),), asked, shard))
     for _ in run.records():
         pass
     return run
@@ -137,7 +139,9 @@ def test_every_kind_of_damage_to_every_kind_of_file_is_found_and_made_good(
 @pytest.mark.parametrize("kind", FOLDERS.values())
 def test_no_flipped_bit_goes_unseen(out: Path, kind: str) -> None:
     path = sorted((out / kind).rglob("00*"))[0]
-    (line,) = (line for line in journal.read_lines(out / journal.NAME) if line["key"] == "00.png")
+    (line,) = (
+        line for line in journal.read_lines(out / "results.jsonl") if line["key"] == "00.png"
+    )
     hashes = frozenset([line["config_hash"]])
     checks = Checks(out, frozenset(["json", "npz", "overlay"]), hashes, deep=True)
     assert [*checks.findings(line)] == []
@@ -243,7 +247,7 @@ def test_overlays_drawn_again_are_whole_and_an_old_run_has_no_crcs(
     cli("render", out, "--colormap", "viridis", "--overlay-format", "png", "-q")
     assert outputs(out).keys() != outputs(undisturbed).keys()
     assert cli("verify", out, "--deep").stdout == ""
-    lines = [*journal.read_lines(out / journal.NAME)]
+    lines = [*journal.read_lines(out / "results.jsonl")]
     for line in lines:
         line.pop("npz_crc32", None)
         line.pop("record_crc32", None)
@@ -252,7 +256,7 @@ def test_overlays_drawn_again_are_whole_and_an_old_run_has_no_crcs(
         for entry in record.get("explanations", ()):
             del entry["overlay_crc32"]
         path.write_text(json.dumps(record))
-    (out / journal.NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert cli("verify", out, "--deep").stdout == ""
     shutil.copy(out / "maps" / "02.png.npz", out / "maps" / "00.png.npz")
     done = cli("verify", out, "--deep")
@@ -262,7 +266,7 @@ def test_overlays_drawn_again_are_whole_and_an_old_run_has_no_crcs(
 def test_a_journal_that_was_cut_and_filled_with_zeros_costs_no_whole_line(
     images: Path, undisturbed: Path, out: Path, cli: Callable
 ) -> None:
-    path = out / journal.NAME
+    path = out / "results.jsonl"
     path.write_bytes(path.read_bytes()[:-40] + bytes(5000))
     done = cli("verify", out, "--fix")
     assert done.status == 3
@@ -292,7 +296,7 @@ def test_a_key_that_leads_out_of_the_directory_is_a_fault_and_nothing_else(
     (out.parent / "outside.npz").write_bytes(b"mine")
     (out.parent / "outside.json").write_bytes(b"mine")
     line = {"key": key, "status": "error", "sha256": "0" * 64, "config_hash": "x"}
-    with open(out / journal.NAME, "a") as file:
+    with open(out / "results.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
     done = cli("verify", out, "--fix")
     assert (done.status, found(done.stdout)) == (3, {"results.jsonl"})
@@ -320,3 +324,70 @@ def test_a_killed_run_is_said_to_be_one(out: Path, cli: Callable) -> None:
     content = json.loads((out / "run.json").read_bytes())
     (out / "run.json").write_text(json.dumps(content | {"status": "running"}))
     assert "the run was not finished" in cli("verify", out).stderr
+
+
+@pytest.fixture(scope="module")
+def in_shards(images: Path) -> Path:
+    for shard in WHOLE.split(2):
+        explain(images, images.parent / "in-shards", shard)
+    return images.parent / "in-shards"
+
+
+@pytest.fixture
+def shards(in_shards: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(in_shards, tmp_path / "shards")
+
+
+def test_all_shards_are_checked_and_each_is_mended_by_its_own_journal(
+    images: Path, shards: Path, cli: Callable
+) -> None:
+    before = outputs(shards)
+    done = cli("verify", shards, "--deep")
+    assert (done.status, done.stdout) == (0, "")
+    assert done.stderr == f"camcli: 20 explained, no fault, 1 failed: {shards}\n"
+    journals = [shards / shard.journal for shard in WHOLE.split(2)]
+    sizes = [path.stat().st_size for path in journals]
+    for shard in WHOLE.split(2):
+        hurt = next(name for name in sorted(before)
+                    if name.startswith("maps/") and shard.holds(name[5:-4]))  # fmt: skip
+        (shards / hurt).write_bytes(b"")
+        (shards / "maps" / f"extra-{shard.index}.npz").touch()
+        done = cli("verify", shards, "--fix")
+        assert found(done.stdout) == {hurt, f"maps/extra-{shard.index}.npz"}
+        grown = [path.stat().st_size > size for path, size in zip(journals, sizes, strict=True)]
+        assert grown == [shard.index == number for number in range(2)]
+        assert explain(images, shards, shard).summary.done == 1
+        sizes = [path.stat().st_size for path in journals]
+    assert outputs(shards) == before
+    cli("merge", shards, "-q")
+    done = cli("verify", shards, "--deep")
+    assert done.stderr == f"camcli: 20 explained, no fault, 1 failed: {shards}\n"
+
+
+def test_what_a_shard_wrote_whose_run_file_is_gone_is_not_removed(
+    shards: Path, cli: Callable
+) -> None:
+    before = outputs(shards)
+    (shards / Shard(1, 2).run_file).unlink()
+    done = cli("verify", shards, "--fix")
+    assert (done.status, done.stdout) == (0, "")
+    assert "the run was not finished" in done.stderr
+    assert outputs(shards) == before
+
+
+def test_a_shards_run_file_is_checked_too(shards: Path, cli: Callable) -> None:
+    path = shards / Shard(1, 2).run_file
+    content = json.loads(path.read_bytes())
+    path.write_text(json.dumps(content | {"config_hash": "x"}))
+    first, *others = cli("verify", shards).stdout.splitlines()
+    assert first == (
+        "run-001-of-002.json: identity does not agree with config_hash; "
+        "start over in another directory"
+    )
+    assert others  # the records of that shard, and of no other
+    assert all(Shard(1, 2).holds(found(line).pop()[5:-5]) for line in others)
+
+
+def test_a_shard_in_progress_is_left_alone(shards: Path, cli: Callable) -> None:
+    with locked(shards, 0, Shard(1, 2)):
+        assert cli("verify", shards).status == 75

@@ -116,14 +116,14 @@ def test_a_manifest_comes_back_as_json_has_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_a_manifest_that_cannot_be_read_is_an_output_error(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / manifest.NAME).write_bytes(content)
+    (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(OutputError, match=r"cannot be read .* choose another directory with -o"):
         manifest.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [[], {}, {"version": 1}, "text", None])
 def test_somebody_elses_run_json_is_never_taken_for_ours(tmp_path: Path, content: object) -> None:
-    (tmp_path / manifest.NAME).write_text(json.dumps(content))
+    (tmp_path / "run.json").write_text(json.dumps(content))
     with pytest.raises(OutputError, match="is not camcli's; choose another directory with -o"):
         manifest.read(tmp_path)
 

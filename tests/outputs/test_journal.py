@@ -54,7 +54,7 @@ def test_a_new_directory_has_no_entries_and_no_file(tmp_path: Path) -> None:
     with opened(tmp_path) as book:
         assert len(book) == 0
         assert state(book, "a") is None
-    assert not (tmp_path / journal.NAME).exists()
+    assert not (tmp_path / "results.jsonl").exists()
 
 
 def test_the_last_line_of_an_input_counts(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_last_line_of_an_input_counts(tmp_path: Path) -> None:
     with opened(tmp_path) as again:
         assert state(again, "a", (10, 30)) == "done"
         assert len(again) == 1
-    assert len((tmp_path / journal.NAME).read_bytes().splitlines()) == 2
+    assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 2
 
 
 def test_a_line_has_reached_the_disk_once_it_is_appended(
@@ -78,7 +78,7 @@ def test_a_line_has_reached_the_disk_once_it_is_appended(
 
     def fsync(descriptor: int) -> None:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            durable.append((tmp_path / journal.NAME).read_bytes())
+            durable.append((tmp_path / "results.jsonl").read_bytes())
 
     monkeypatch.setattr(os, "fsync", fsync)
     with opened(tmp_path) as book:
@@ -120,7 +120,7 @@ def test_any_time_of_change_is_told_from_the_nanosecond_after(
 def test_any_key_takes_one_line_and_is_found_again(tmp_path: Path, key: str) -> None:
     with opened(tmp_path) as book:
         book.append(line(key))
-    assert (tmp_path / journal.NAME).read_bytes().count(b"\n") == 1
+    assert (tmp_path / "results.jsonl").read_bytes().count(b"\n") == 1
     with opened(tmp_path) as again:
         assert state(again, key) == "done"
 
@@ -129,7 +129,7 @@ def test_a_torn_last_line_is_cut_off_and_the_run_goes_on(tmp_path: Path) -> None
     with opened(tmp_path) as book:
         book.append(line("a"))
         book.append(line("b"))
-    path = tmp_path / journal.NAME
+    path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
     for cut in range(len(whole) // 2 + 1, len(whole)):
         path.write_bytes(whole[:cut])
@@ -142,17 +142,17 @@ def test_a_torn_last_line_is_cut_off_and_the_run_goes_on(tmp_path: Path) -> None
 
 
 def test_a_journal_that_is_one_torn_line_starts_over(tmp_path: Path) -> None:
-    (tmp_path / journal.NAME).write_bytes(b'{"key": "a", "stat')
+    (tmp_path / "results.jsonl").write_bytes(b'{"key": "a", "stat')
     with opened(tmp_path) as book:
         book.append(line("b"))
-    assert [entry["key"] for entry in journal.read_lines(tmp_path / journal.NAME)] == ["b"]
+    assert [entry["key"] for entry in journal.read_lines(tmp_path / "results.jsonl")] == ["b"]
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / journal.NAME).write_bytes(b'{"key": "a", "stat')
+    (tmp_path / "results.jsonl").write_bytes(b'{"key": "a", "stat')
     with opened(tmp_path) as book:
         assert len(book) == 0
-    assert (tmp_path / journal.NAME).read_bytes() == b'{"key": "a", "stat'
+    assert (tmp_path / "results.jsonl").read_bytes() == b'{"key": "a", "stat'
 
 
 @pytest.mark.parametrize("garbage", [
@@ -161,7 +161,7 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
     b'{"key": "x", "status": null, "size": "big"}', b"1" * 5000,
 ], ids=lambda raw: repr(raw[:20]))  # fmt: skip
 def test_a_line_that_is_no_entry_is_passed_over(tmp_path: Path, garbage: bytes) -> None:
-    path = tmp_path / journal.NAME
+    path = tmp_path / "results.jsonl"
     good = json.dumps(line("a")).encode()
     path.write_bytes(good + b"\n" + garbage + b"\n" + good.replace(b'"a"', b'"b"') + b"\n")
     with opened(tmp_path) as book:
@@ -182,7 +182,7 @@ raw_lines = st.binary(max_size=40) | st.dictionaries(fields, anything).map(
 @given(st.lists(raw_lines, max_size=6), st.binary(max_size=30))
 def test_nothing_that_a_journal_may_hold_stops_a_run(lines: list[bytes], torn: bytes) -> None:
     with TemporaryDirectory() as folder:
-        path = Path(folder) / journal.NAME
+        path = Path(folder) / "results.jsonl"
         path.write_bytes(b"".join(raw + b"\n" for raw in lines) + torn)
         with opened(Path(folder)) as book:
             book.append(line("new"))
@@ -209,7 +209,7 @@ def test_whole_lines_survive_whatever_stands_before_and_after_them(
 ) -> None:
     """Zeros, half a line and other bytes, on lines of their own or not."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / journal.NAME
+        path = Path(folder) / "results.jsonl"
         content = b"".join(damage + whole + b"\n" for damage, whole in pieces)
         path.write_bytes(content + torn.replace(b"\n", b""))
         keys = {json.loads(whole)["key"] for _, whole in pieces}
@@ -228,7 +228,7 @@ def test_whole_lines_survive_whatever_stands_before_and_after_them(
 def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path: Path, zeros: int) -> None:
     with opened(tmp_path) as book:
         book.append(line("a"))
-    path = tmp_path / journal.NAME
+    path = tmp_path / "results.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole + bytes(zeros))
     with opened(tmp_path) as book:
@@ -239,7 +239,7 @@ def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path: Path, zeros: int) -> 
 
 def test_a_line_that_goes_on_after_a_torn_one_counts(tmp_path: Path) -> None:
     raw = json.dumps(line("b")).encode()
-    (tmp_path / journal.NAME).write_bytes(b'{"key": "a", "status": "o' + raw + b"\n")
+    (tmp_path / "results.jsonl").write_bytes(b'{"key": "a", "status": "o' + raw + b"\n")
     with opened(tmp_path) as book:
         assert (state(book, "a"), state(book, "b")) == (None, "done")
 
@@ -247,7 +247,7 @@ def test_a_line_that_goes_on_after_a_torn_one_counts(tmp_path: Path) -> None:
 def test_of_lines_that_came_twice_the_last_counts(tmp_path: Path) -> None:
     with opened(tmp_path) as book:
         book.append(line("a"), line("b"), line("a"), line("a", status="error"))
-    last = journal.LastLines(tmp_path / journal.NAME)
+    last = journal.LastLines(tmp_path / "results.jsonl")
     assert [(entry["key"], entry["status"]) for entry in last] == [("b", "ok"), ("a", "error")]
     with opened(tmp_path) as again:
         assert (state(again, "a"), len(again)) == ("failed", 2)
@@ -263,7 +263,7 @@ def test_an_input_whose_outputs_are_lost_is_not_done_whatever_its_file(tmp_path:
 
 
 def test_a_journal_that_cannot_be_read_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / journal.NAME).mkdir()
+    (tmp_path / "results.jsonl").mkdir()
     with pytest.raises(OutputError, match=r"results\.jsonl' cannot be read \(Is a directory\)"):
         Journal(tmp_path)
 
@@ -346,4 +346,4 @@ def test_a_line_that_cannot_be_written_whole_is_an_output_error(
     with opened(tmp_path) as again:
         assert state(again, "a") is None
         again.append(line("b"))
-    assert len((tmp_path / journal.NAME).read_bytes().splitlines()) == 1
+    assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 1

@@ -1,0 +1,117 @@
+"""`camcli explain --device cuda:all`: one process for each GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camcli.cli.console import complain, say, shown
+from camcli.cli.process import interruptible
+from camcli.config import Config
+from camcli.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from camcli.cluster.launcher import Fleet
+    from camcli.images.discover import Inputs
+    from camcli.job import Job
+
+ALL_GPUS = "cuda:all"
+
+
+def explain_on(devices: Sequence[str], job: Job, chosen: Config) -> int:
+    """Explain with a process for each device; the worst of their statuses, or the signal's."""
+    from camcli.cluster.launcher import Fleet, Part
+    from camcli.outputs.ledger import Ledger
+
+    shards = job.shard.split(len(devices))
+    _refuse(chosen, len(devices))
+    Ledger(job.output, shards[0]).check()
+    parts = [Part(shard, device) for shard, device in zip(shards, devices, strict=True)]
+    fleet = Fleet(parts, say, None if sys.stdout is None else _emit, chosen.fail_fast)
+    with _handed_on(job.inputs) as stdin, interruptible(fleet.tell, fleet.kill) as received:
+        status = fleet.run(sys.argv[1:], chosen.workers, stdin)
+    _report(fleet, job, chosen, received)
+    return 128 + received[0] if received else status
+
+
+def _refuse(chosen: Config, count: int) -> None:
+    """UsageError for what processes cannot do that do not know of each other's work."""
+    if chosen.overwrite:
+        raise UsageError(
+            f"--overwrite does not go with --device {ALL_GPUS}, whose {count} processes share "
+            f"'{chosen.output}'; remove it yourself, or choose another directory with -o"
+        )
+    if chosen.limit is not None:
+        raise UsageError(
+            f"--limit {chosen.limit} takes the first inputs, which the {count} processes of "
+            f"--device {ALL_GPUS} do not know; give one device"
+        )
+
+
+@contextmanager
+def _handed_on(inputs: Inputs) -> Iterator[Path | None]:
+    """A list on stdin as a file that each process reads; lists that can be read once are refused.
+
+    Without one, what is wrong with the inputs is said here, once.
+    """
+    from camcli.images.discover import Walk, piped
+
+    for name in inputs.list_files:
+        if name != "-" and os.path.exists(name) and not stat.S_ISREG(os.stat(name).st_mode):
+            raise UsageError(
+                f"--files-from {name} is no file that several processes can read; "
+                "pipe the list in (--files-from -), or save it"
+            )
+    if "-" not in (*inputs.roots, *inputs.list_files):
+        Walk(inputs).some()
+        yield None
+        return
+    with tempfile.NamedTemporaryFile(prefix="camcli-list-") as file:
+        shutil.copyfileobj(piped(), file)
+        file.flush()
+        yield Path(file.name)
+
+
+def _emit(line: bytes) -> bool:
+    """A line of a process's stdout on this one's; False where its reader has gone."""
+    assert sys.stdout is not None
+    try:
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    except OSError as error:
+        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
+    return True
+
+
+def _report(fleet: Fleet, job: Job, chosen: Config, received: list[int]) -> None:
+    """What the processes could not say themselves."""
+    from camcli.outputs import manifest
+
+    for part, by in fleet.killed:
+        complain(
+            f"shard {part.shard} on {part.device} was ended by {by.name}; "
+            "the same command goes on from there"
+        )
+    if chosen.quiet or chosen.dry_run:
+        return
+    count = fleet.parts[0].shard.count
+    done = [run for run in manifest.read_all(job.output).values() if run["status"] == "done"]
+    inputs = sum(run["counts"]["journal"] for run in done)
+    say(
+        f"camcli: {len(done)} of {count} shards are done, with {inputs:,} inputs: "
+        f"{shown(str(job.output))}"
+    )
+    if received:
+        name = signal.Signals(received[0]).name
+        say(f"camcli: stopped by {name}; the same command goes on from here")
