@@ -26,6 +26,7 @@ from camcli.cli import (
     verify,
 )
 from camcli.cli.console import complain
+from camcli.cli.process import fill_standard_streams
 from camcli.errors import CamcliError, ModelWarning
 
 app = typer.Typer(
@@ -80,6 +81,7 @@ def _root(
 
 def main() -> NoReturn:
     """Run the command line; a user's fault is one sentence and its exit status."""
+    fill_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding has not is escaped
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.warnoptions:  # those of libraries, by file and line, are for developers

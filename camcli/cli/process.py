@@ -14,6 +14,16 @@ _TRIM_THRESHOLD, _MMAP_MAX, _MOST = -1, -4, 2**31 - 1
 _SPINS = "10000"  # some ten microseconds, which is what a small operator takes
 
 
+def fill_standard_streams() -> None:
+    """Have /dev/null stand where cron or a shell has closed a standard stream.
+
+    Else the next file or socket takes its number, and what a library prints goes into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def own_process() -> None:
     """Pillow heeds --max-pixels alone, and torch finds what suits it."""
     from camcli.images.decode import own_pillow

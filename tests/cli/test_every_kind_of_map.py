@@ -44,6 +44,14 @@ def records(out: Path) -> list[dict]:
     return [json.loads(path.read_bytes()) for path in sorted((out / "json").rglob("*.json"))]
 
 
+def without_drawings(found: list[dict]) -> list[dict]:
+    return [
+        record | {"explanations": [{k: v for k, v in e.items() if k != "overlay_crc32"}
+                                   for e in record["explanations"]]}
+        for record in found
+    ]  # fmt: skip
+
+
 def overlays(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "overlays").rglob("*.*g")}
 
@@ -111,7 +119,7 @@ def test_every_kind_of_map_is_drawn_in_every_way_and_back(out: Path, cli: Callab
         assert done.status == 0, done.stderr
         after = overlays(out)
         assert after.keys() == before.keys()
-        assert records(out) == said
+        assert without_drawings(records(out)) == without_drawings(said)
         # The map that is the run's largest looks as before on a scale shared by the run.
         alike = {method: sum(after[name] == before[name] for name in after if f".{method}." in name)
                  for method in METHODS}  # fmt: skip
