@@ -40,7 +40,7 @@ class Shard:
 
     def holds(self, key: str) -> bool:
         """Whether an input is in this shard."""
-        return place(key, self.count) == self.index
+        return self.count == 1 or place(key, self.count) == self.index
 
     def split(self, parts: int) -> tuple[Shard, ...]:
         """Finer shards in the place of this one, where every other is split alike."""
