@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -88,8 +90,24 @@ def main() -> NoReturn:
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", ModelWarning)
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except CamcliError as error:
         complain(str(error))
         sys.exit(error.exit_status)
+    except OSError as error:
+        _refused(error)
     sys.exit(0)
+
+
+def _refused(error: OSError) -> NoReturn:
+    """The system refused what every command needs: most often, to write to stdout."""
+    if sys.stdout is not None:  # what it still holds would be refused again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if error.errno != errno.EPIPE:
+        where = "stdout" if error.filename is None else f"'{error.filename}'"
+        complain(f"{where} cannot be used ({error.strerror}); what was done so far is kept")
+    sys.exit(1)

@@ -119,7 +119,7 @@ def _pages(
     from concurrent.futures import ThreadPoolExecutor
 
     from camcli.images.decode import DecodeSettings, failure
-    from camcli.outputs.sink import FATAL
+    from camcli.outputs.files import FATAL
     from camcli.pipeline import bounded_map, explained
     from camcli.records import Failure
 

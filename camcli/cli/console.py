@@ -22,10 +22,13 @@ def say(text: str) -> None:
     """A line on stderr, above a progress bar if there is one. Without stderr it is dropped."""
     if sys.stderr is None:
         return
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
-    else:
-        print(text, file=sys.stderr)
+    try:
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr)
+    except OSError:  # a log on a full disk, a reader that has gone: no reason to stop working
+        sys.stderr = None
 
 
 def complain(text: str) -> None:

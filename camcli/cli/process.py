@@ -34,6 +34,10 @@ def own_process() -> None:
 
 def suit_torch() -> None:
     """What has to be settled before torch is imported."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # MKL ends a process whose working directory has been deleted
+        os.chdir("/")
     keep_memory()
     yield_cores()
 

@@ -22,6 +22,9 @@ from camcli.shard import WHOLE, Shard
 ENTRANCE = ".camcli-entrance.lock"
 # Less cannot hold run.json and one picture's outputs.
 _LEAST_ROOM = 2**20
+# Errors of the output as a whole; any other concerns the one file being written.
+FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE,
+         errno.ENFILE, errno.EACCES, errno.EPERM}  # fmt: skip
 _counter = itertools.count()
 
 
@@ -101,6 +104,17 @@ def temporaries(directory: Path, shard: Shard = WHOLE) -> Iterator[Path]:
         for name in names:
             if name.startswith(shard.temporary):
                 yield Path(folder, name)
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """OutputError where nothing more can be written; an error of the one file stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FATAL:
+            raise output_error(directory, error) from error
+        raise
 
 
 def output_error(directory: Path, error: OSError) -> OutputError:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from camcli.errors import UsageError
+from camcli.errors import OutputError, UsageError
 from camcli.images import decode
 from camcli.outputs import arrays, journal, manifest, paths, render
 from camcli.outputs.commits import Disk
-from camcli.outputs.files import atomic
+from camcli.outputs.files import atomic, writing
 from camcli.outputs.record import Record, encoded
 from camcli.outputs.render import Style
 from camcli.outputs.sink import caption_of
@@ -79,6 +79,8 @@ class Redraw:
             ref = ImageRef(source, key)
             try:
                 drawn = self._picture(ref, self._record(key), shard)
+            except OutputError:
+                raise
             except Exception as error:  # a decoder may raise anything
                 yield decode.failure(ref, None, error, "decode")
                 continue
@@ -111,7 +113,7 @@ class Redraw:
             caption = caption_of(entry["target"]["label"], entry["score"], entry["method"])
             style = replace(self.style, scale=self._scale(entry))
             overlay = render.draw(cam, geometry, canvas, style, caption)
-            with atomic(self.directory / name, shard) as file:
+            with writing(self.directory), atomic(self.directory / name, shard) as file:
                 drawn.append((name, render.save(overlay, file, style.overlay_format)))
         self._note(saved, ref.key, drawn, shard)
         return Redrawn(ref.key, tuple(name for name, _ in drawn))
@@ -121,10 +123,11 @@ class Redraw:
         before = paths.overlays_of(saved, key)
         for entry, (name, check) in zip(saved["explanations"], drawn, strict=True):
             entry["overlay"], entry["overlay_crc32"] = name, check
-        with atomic(self.directory / paths.json_path(key), shard) as file:
-            file.write(encoded(saved))
-        for name in before.difference(name for name, _ in drawn):
-            (self.directory / name).unlink(missing_ok=True)
+        with writing(self.directory):
+            with atomic(self.directory / paths.json_path(key), shard) as file:
+                file.write(encoded(saved))
+            for name in before.difference(name for name, _ in drawn):
+                (self.directory / name).unlink(missing_ok=True)
 
     def _overlay_name(self, key: str, entry: Record, run: dict[str, Any]) -> str:
         target = Target(entry["target"]["index"], entry["target"]["against"])

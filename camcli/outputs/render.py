@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from functools import lru_cache
+from tempfile import TemporaryFile
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -20,6 +23,8 @@ EXTENSION: dict[OverlayFormat, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".
 _DIMMED = [int(level * 0.55) for level in range(256)] * 3
 _COARSE = 128 * 128  # cells
 _QUALITY = 90
+_END_OF_JPEG = b"\xff\xd9"
+_MEMORY = hasattr(os, "memfd_create")
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -68,13 +73,27 @@ def draw(
 
 
 def save(picture: Image.Image, file: BinaryIO, overlay_format: OverlayFormat) -> str:
-    """Encode into a real file, for which Pillow does not hold the interpreter's lock; its CRC."""
-    if overlay_format == "png":
-        picture.save(file, "png", compress_level=4)
-    else:
-        picture.save(file, overlay_format, quality=_QUALITY)
-    file.seek(0)
-    return crc32(file.read())
+    """Encode and write; the CRC of what was written."""
+    content = _encoded(picture, overlay_format)
+    file.write(content)
+    return crc32(content)
+
+
+def _encoded(picture: Image.Image, overlay_format: OverlayFormat) -> bytes:
+    """By way of a real file, for which Pillow does not hold the interpreter's lock.
+
+    One in memory: Pillow takes no notice of a write that a disk without room has cut short.
+    """
+    with os.fdopen(os.memfd_create("overlay"), "w+b") if _MEMORY else TemporaryFile() as file:
+        if overlay_format == "png":
+            picture.save(file, "png", compress_level=4)
+        else:
+            picture.save(file, overlay_format, quality=_QUALITY)
+        file.seek(0)
+        content = file.read()
+    if overlay_format == "jpeg" and not content.endswith(_END_OF_JPEG):  # a limit on files' sizes
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
 
 
 def hottest(cam: npt.NDArray[np.float32], style: Style) -> float:

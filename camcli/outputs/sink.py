@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,14 +14,11 @@ from PIL.Image import Image
 
 from camcli.images.decode import facts_of, failure
 from camcli.outputs import arrays, paths, render
-from camcli.outputs.files import atomic, crc32, output_error
+from camcli.outputs.files import atomic, crc32, writing
 from camcli.outputs.record import Record, encoded, record, record_crc32
 from camcli.outputs.render import Style
 from camcli.records import Cam, Explanation, Failure
 from camcli.shard import WHOLE, Shard
-
-# Errors of the output as a whole; any other concerns the one file being written.
-FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
@@ -86,10 +82,9 @@ class DirectorySink:
         an OutputError is raised where nothing more can be written at all.
         """
         try:
-            return self._write(outcome)
+            with writing(self.directory):
+                return self._write(outcome)
         except OSError as error:
-            if error.errno in FATAL:
-                raise output_error(self.directory, error) from error
             facts = outcome.facts if isinstance(outcome, Failure) else outcome.image.facts
             failed = failure(outcome.ref, facts, error, "write")
             return Written(failed, record(failed, self.config_hash))

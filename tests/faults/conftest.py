@@ -1,0 +1,247 @@
+"""Runs in hostile surroundings, and the file systems to have them on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from camcli.outputs import journal
+from camcli.outputs.audit import Audit
+
+SLOW = pytest.mark.slow
+HERE = Path(__file__).parent
+SMALL = ("--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2")
+NORMAL: dict[str, Any] = {
+    "environment": {},
+    "limits": {},
+    "powerless": False,
+    "lost_cwd": False,
+    "unordered": False,
+    "interval": 0.02,
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, and what it said."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Server:
+    """Starts runs from a process that has torch loaded."""
+
+    def __init__(self, scratch: Path, shim: Path | None) -> None:
+        self.scratch, self.shim = scratch, shim
+        preload = {"LD_PRELOAD": str(shim)} if shim else {}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.served"],
+            cwd=HERE.parents[1],
+            env=os.environ | preload | {"OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._count = 0
+
+    def ask(self, **wanted: object) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(wanted, default=str).encode() + b"\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def start(self, *arguments: object, **options: Any) -> Started:
+        self._count += 1
+        streams = [self.scratch / f"{self._count}.{name}" for name in ("out", "err")]
+        wanted = NORMAL | {"cwd": self.scratch, "stdout": streams[0], "stderr": streams[1]}
+        wanted |= options | {"arguments": [str(argument) for argument in arguments]}
+        return Started(self, self.ask(**wanted), *streams)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run in progress, the first of a process group of its own."""
+
+    server: Server
+    pid: int
+    stdout: Path
+    stderr: Path
+
+    def signal(self, number: int, group: bool = False) -> None:
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def wait(self) -> Ended:
+        status = self.server.ask(wait=self.pid)
+        texts = [path.read_text() if path.is_file() else "" for path in (self.stdout, self.stderr)]
+        return Ended(status, *texts)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    scratch = tmp_path_factory.mktemp("server")
+    shim = None
+    if sys.platform == "linux" and shutil.which("gcc"):
+        shim = scratch / "faulty.so"
+        command = ["gcc", "-shared", "-fPIC", "-O1", HERE / "faulty.c", "-o", shim, "-ldl"]
+        subprocess.run(command, check=True)
+    server = Server(scratch, shim)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(server: Server) -> Callable[..., Started]:
+    """Starts one command: `start("explain", images, "-o", out, limits={"NOFILE": 30})`."""
+    return server.start
+
+
+@pytest.fixture
+def explain(server: Server) -> Callable[..., Ended]:
+    """Explains a folder with a small network: `explain(images, out, "-q", cwd=folder)`."""
+
+    def run(images: Path, out: Path, *arguments: object, **options: Any) -> Ended:
+        command = ("explain", images, "-o", out, *SMALL, "-j", "2", *arguments)
+        return server.start(*command, **options).wait()
+
+    return run
+
+
+@pytest.fixture
+def fault(server: Server) -> Callable[..., dict[str, str]]:
+    """The environment in which system calls fail: `fault("write", "/maps/", errno.EIO, 3)`."""
+    if server.shim is None:
+        pytest.skip("a fault injector is compiled with gcc, for Linux")
+
+    def environment(call: str, path: str, number: int, after: int = 0, times: int = 10**6):
+        names = ("CALL", "PATH", "ERRNO", "AFTER", "TIMES")
+        values = (call, path, number, after, times)
+        return {f"FAULT_{name}": str(value) for name, value in zip(names, values, strict=True)}
+
+    return environment
+
+
+def mounted(*arguments: object) -> None:
+    """Mount, or skip where that is not allowed."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("file systems are mounted by root, on Linux")
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mount: {done.stderr.decode().strip()}")
+
+
+@contextmanager
+def tmpfs(place: Path, options: str) -> Iterator[Path]:
+    """A file system in memory, with its own limits."""
+    place.mkdir()
+    mounted("-t", "tmpfs", "-o", options, "tmpfs", place)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def formatted(image: Path, megabytes: int) -> Path:
+    """A file that holds an empty ext4 file system."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("no mkfs.ext4")
+    with open(image, "wb") as file:
+        file.truncate(megabytes * 2**20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    return image
+
+
+@contextmanager
+def ext4(image: Path, place: Path, options: str = "rw") -> Iterator[Path]:
+    """A disk's image, mounted; what its journal holds is replayed first."""
+    place.mkdir(exist_ok=True)
+    mounted("-o", f"loop,{options}", image, place)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty small pictures, no two alike."""
+    folder = tmp_path_factory.mktemp("faults") / "images"
+    folder.mkdir()
+    for number in range(30):
+        draw(folder / f"{number:02}.png", number)
+    return folder
+
+
+def draw(path: Path, seed: int, size: int = 110) -> None:
+    """A small picture of noise."""
+    noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.fixture(scope="session")
+def whole(images: Path, server: Server) -> dict[str, bytes]:
+    """What a run writes that nothing happens to."""
+    out = images.parent / "whole"
+    done = server.start("explain", images, "-o", out, *SMALL, "-j", "2", "-q").wait()
+    assert done == Ended(0, "", "")
+    return outputs(out)
+
+
+def outputs(out: Path) -> dict[str, bytes]:
+    """Every output of a run by its name."""
+    return {
+        str(path.relative_to(out)): path.read_bytes()
+        for kind in ("json", "maps", "overlays")
+        for path in (out / kind).rglob("*")
+        if path.is_file()
+    }
+
+
+def committed(out: Path) -> list[str]:
+    """The keys in the journal."""
+    return [line["key"] for line in journal.read_lines(out / journal.NAME)]
+
+
+def until(out: Path, count: int) -> None:
+    """Wait until a run has committed so many inputs."""
+    end = time.monotonic() + 60
+    while len(committed(out)) < count:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def sentence(ended: Ended) -> str:
+    """The one line that a fatal fault is told in."""
+    assert "Traceback" not in ended.stderr, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("camcli: ")
+    return line
+
+
+def faults(out: Path) -> list[object]:
+    """What `camcli verify --deep` finds."""
+    return [*Audit(out, deep=True).findings()]
