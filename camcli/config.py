@@ -171,6 +171,10 @@ class Config:
         low=0)
     dry_run: bool = setting(
         False, "-n --dry-run", "List what would be explained, and explain nothing.", RUNNING)
+    log_format: str = setting(
+        "text", "--log-format", "Sentences on stderr, or a JSON line an event: started, explained, "
+        "failed, progress, planned, remark, stopped, error, finished.", SAYING,
+        choices=("text", "json"))
     quiet: bool = setting(False, "-q --quiet", "Print nothing when all is well.", SAYING)
     verbose: bool = setting(False, "-v --verbose", "Print a line per input.", SAYING)
     progress: bool = setting(

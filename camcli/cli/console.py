@@ -48,9 +48,16 @@ class Progress:
         self._count += 1
         if self._bar is not None:
             self._bar.update()
-        elif self._plain and time.monotonic() - self._last > _SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
+        elif self.due():
             say(f"camcli: {self._count:,} done")
+
+    def due(self) -> bool:
+        """Whether half a minute has passed since a line was last due."""
+        now = time.monotonic()
+        if not self._plain or now - self._last <= _SECONDS_BETWEEN_LINES:
+            return False
+        self._last = now
+        return True
 
 
 @contextmanager

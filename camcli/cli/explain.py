@@ -15,14 +15,15 @@ import typer
 
 import camcli
 from camcli import config as settings
-from camcli.cli.console import Progress, complain, progress, say, shown
+from camcli.cli.console import shown
+from camcli.cli.events import LOG_JSON, Events, Sentences
 from camcli.cli.fleet import ALL_GPUS, explain_on
 from camcli.cli.options import with_settings
 from camcli.cli.process import interruptible, suit_torch
 from camcli.cli.request import model_request
 from camcli.cluster.environment import shard_here
 from camcli.config import Config
-from camcli.errors import OutputError, UsageError
+from camcli.errors import CamcliError, OutputError, UsageError
 from camcli.outputs.files import locked
 from camcli.shard import WHOLE, Shard
 
@@ -51,40 +52,60 @@ def command(
 
     Example: camcli explain samples --method hirescam,gradcam --target top:2 -o out
     """
+    try:
+        chosen, origins = settings.resolve(flags, os.environ, config)
+    except UsageError as error:
+        if LOG_JSON not in (flags["log_format"], os.environ.get("CAMCLI_LOG_FORMAT")):
+            raise
+        Events(Config()).error(error)
+        raise typer.Exit(error.exit_status) from error
+    teller = Events(chosen) if chosen.log_format == LOG_JSON else Sentences(chosen)
+    teller.started()
+    asked = {name for name, origin in origins.items() if origin != "default"}
+    try:
+        job = job_of(chosen, tuple(inputs or ()), asked, _shard(chosen, teller))
+        status = _run(job, chosen, teller)
+    except CamcliError as error:
+        teller.error(error)
+        raise typer.Exit(error.exit_status) from error
+    raise typer.Exit(status)
+
+
+def _run(job: Job, chosen: Config, teller: Sentences) -> int:
+    """Do what is left, or list it; the exit status."""
     from camcli.images.decode import own_pillow
     from camcli.run import Run
 
-    chosen, origins = settings.resolve(flags, os.environ, config)
-    asked = {name for name, origin in origins.items() if origin != "default"}
-    job = job_of(chosen, tuple(inputs or ()), asked, _shard(chosen))
     if chosen.device == ALL_GPUS:
         from camcli.cluster.launcher import visible_gpus
 
         gpus = visible_gpus()
         if len(gpus) > 1:
-            raise typer.Exit(explain_on(gpus, job, chosen))
+            return explain_on(gpus, job, chosen)
         job = dataclasses.replace(job, model=dataclasses.replace(job.model, device=gpus[0]))
     own_pillow()
     # A journal of a million lines takes a sixth less where memory is given back.
     run = Run(job, before_model=suit_torch)
+    teller.summary = run.summary
     if chosen.dry_run:
-        _list(run, chosen.verbose)
-        return
+        _list(run, chosen.verbose, teller)
+        return 0
     held = locked(job.output, chosen.lock_timeout, job.shard)
     stopping = interruptible(lambda number: run.stop(signal.Signals(number).name))
     with held, stopping as received:
-        _work(run, chosen)
-    _report(run.summary, chosen)
-    raise typer.Exit(_status(run.summary, received))
+        _work(run, chosen, teller)
+    status = _status(run.summary, received)
+    teller.finished(status)
+    return status
 
 
-def _shard(chosen: Config) -> Shard:
+def _shard(chosen: Config, teller: Sentences) -> Shard:
     """The part of the inputs that is asked for, by a setting or by what started this process."""
     if chosen.shard != "auto":
         return Shard.parsed(chosen.shard, "--shard")
     shard, told_by = shard_here(os.environ)
     if told_by and not chosen.quiet:
-        say(f"camcli: shard {shard}, as {told_by} say; --shard none explains all inputs")
+        teller.remark(f"camcli: shard {shard}, as {told_by} say; --shard none explains all inputs")
     return shard
 
 
@@ -160,10 +181,10 @@ def scale_value(text: str) -> float:
     return value
 
 
-def _work(run: Run, chosen: Config) -> None:
-    with progress(chosen.quiet, chosen.progress) as bar:
+def _work(run: Run, chosen: Config, teller: Sentences) -> None:
+    with teller.progress() as bar:
         for record in run.records():
-            _tell(record, chosen, bar)
+            teller.record(record, bar)
             if chosen.json and sys.stdout is not None and not run.summary.stopped:
                 _emit(record, run)
 
@@ -180,53 +201,13 @@ def _emit(record: Record, run: Run) -> None:
         raise OutputError(f"cannot write to stdout ({error.strerror})") from error
 
 
-def _tell(record: Record, chosen: Config, bar: Progress) -> None:
-    bar.advance()
-    if record["status"] == "error":
-        complain(f"{record['path']}: {record['error']['message']}")
-    elif chosen.verbose:
-        best = record["predictions"][0]
-        say(f"{shown(record['path'])}: {shown(best['label'])} {best['probability']:.2f}")
-
-
-def _list(run: Run, verbose: bool) -> None:
+def _list(run: Run, verbose: bool, teller: Sentences) -> None:
     """What would be explained, one path a line (`path<TAB>reason` with --verbose)."""
-    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for ref, reason in run.pending():
         print(f"{shown(ref.path)}\t{reason}" if verbose else shown(ref.path))
-        counts[reason] += 1
-    summary = run.summary
-    redrawn = f", {summary.redrawn:,} would be redrawn" if summary.redrawn else ""
-    say(
-        f"camcli: {counts.total():,} would be explained, {summary.already_done:,} already done, "
-        f"{summary.failed_earlier:,} failed earlier{redrawn}"
-    )
-    if counts:
-        say(f"camcli: {', '.join(f'{number:,} {reason}' for reason, number in counts.items())}")
-
-
-def _report(summary: Summary, chosen: Config) -> None:
-    """The closing lines: counts, what the maps are worth, where to look."""
-    if chosen.quiet:
-        return
-    done = summary.done + summary.failed
-    counts = [f"{summary.done:,} explained"]
-    for number, what in (
-        (summary.failed, "failed"),
-        (summary.changed, "changed since an earlier run"),
-        (summary.already_done, "already done"),
-        (summary.failed_earlier, "failed in an earlier run (--retry-failed tries again)"),
-        (summary.redrawn, "redrawn"),
-        (summary.ignored, "other file ignored" if summary.ignored == 1 else "other files ignored"),
-    ):
-        if number:
-            counts.append(f"{number:,} {what}")
-    speed = f" in {summary.seconds:.1f} s" if done else ""
-    say(f"camcli: {', '.join(counts)}{speed}: {shown(str(chosen.output))}")
-    if summary.stopped and summary.stopped != "closed pipe":
-        say(f"camcli: stopped by {summary.stopped}; the same command goes on from here")
-    for sentence in (*summary.remarks, *summary.verdict):
-        say(shown(sentence))
+        reasons[reason] += 1
+    teller.planned(reasons)
 
 
 def _status(summary: Summary, received: list[int]) -> int:

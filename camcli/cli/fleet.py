@@ -49,6 +49,11 @@ def _refuse(chosen: Config, count: int) -> None:
             f"--overwrite does not go with --device {ALL_GPUS}, whose {count} processes share "
             f"'{chosen.output}'; remove it yourself, or choose another directory with -o"
         )
+    if chosen.log_format != "text":
+        raise UsageError(
+            f"--log-format {chosen.log_format} does not go with --device {ALL_GPUS}, which marks "
+            f"the lines of its {count} processes; start a --shard for each device yourself"
+        )
     if chosen.limit is not None:
         raise UsageError(
             f"--limit {chosen.limit} takes the first inputs, which the {count} processes of "
