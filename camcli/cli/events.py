@@ -4,8 +4,8 @@ The events of `--log-format json`, each with `event` and `time` (UTC); `counts` 
 explained, failed, changed, already_done, failed_earlier, redrawn and ignored:
 
 - started: version, output
-- explained: path, key, index, label, probability (with --verbose, as in text)
-- failed: path, key, error {type, message, stage, transient}
+- explained: path, key (path_b64 where it is no text), index, label, probability (with --verbose, as in text)
+- failed: path, key (path_b64), error {type, message, stage, transient}
 - progress: counts (every half minute)
 - planned: pending, reasons (--dry-run)
 - remark: message (what was assumed about the model, what the maps are worth)
@@ -119,7 +119,7 @@ class Events(Sentences):
         return nullcontext(Progress(None, plain))
 
     def record(self, record: Record, bar: Progress) -> None:
-        named = {"path": record["path"], "key": record["key"]}
+        named = {name: record[name] for name in ("path", "key", "path_b64") if name in record}
         if record["status"] == "error":
             self._event("failed", **named, error=record["error"])
         elif self.chosen.verbose:

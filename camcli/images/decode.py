@@ -30,7 +30,9 @@ _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _LONGEST_REASON = 300
 _ORIENTATION = 0x0112
 _TRANSIENT = {errno.EIO, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
-              errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}  # fmt: skip
+              errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN,
+              # The pixels did not fit into the memory that they are handed over in.
+              errno.EFBIG, errno.ENOSPC}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
@@ -160,4 +161,5 @@ def test_names_that_are_no_text_are_json_all_the_same(events: Callable, folder: 
     os.rename(folder / "b.png", os.fsdecode(os.fsencode(folder) + b"/b\xff\n.png"))
     _, told = events(folder, *SMALL)
     (failed,) = [event for event in told if event["event"] == "failed"]
-    assert os.fsencode(failed["path"]) == os.fsencode(folder) + b"/b\xff\n.png"
+    path = base64.b64decode(failed["path_b64"])
+    assert path == os.fsencode(folder) + b"/b\xff\n.png"

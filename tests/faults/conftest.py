@@ -22,6 +22,7 @@ from PIL import Image
 from camcli.outputs import journal
 from camcli.outputs.audit import Audit
 
+RESULTS = "results.jsonl"
 SLOW = pytest.mark.slow
 HERE = Path(__file__).parent
 SMALL = ("--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2")
@@ -223,7 +224,7 @@ def outputs(out: Path) -> dict[str, bytes]:
 
 def committed(out: Path) -> list[str]:
     """The keys in the journal."""
-    return [line["key"] for line in journal.read_lines(out / journal.NAME)]
+    return [line["key"] for line in journal.read_lines(out / RESULTS)]
 
 
 def until(out: Path, count: int) -> None:
