@@ -4,7 +4,8 @@ The events of `--log-format json`, each with `event` and `time` (UTC); `counts` 
 explained, failed, changed, already_done, failed_earlier, redrawn and ignored:
 
 - started: version, output
-- explained: path, key (path_b64 where it is no text), index, label, probability (with --verbose, as in text)
+- explained: path, key, path_b64 (where the path is no text), index, label, probability (with
+  --verbose, as in text)
 - failed: path, key (path_b64), error {type, message, stage, transient}
 - progress: counts (every half minute)
 - planned: pending, reasons (--dry-run)

@@ -22,7 +22,8 @@ from camcli.models.fallback import import_torchvision
 from camcli.outputs import commits
 
 _CAPABILITIES = 0x20080522  # the version of the structures of capset(2)
-_PATIENCE = 240.0
+_APPEND = os.O_CREAT | os.O_APPEND
+_PATIENCE = 60.0
 
 import_torchvision()
 assert camcli.engine
@@ -41,7 +42,7 @@ def _become(wanted: dict[str, Any]) -> None:
     """What a test wants of the process, as the shell that starts it would have arranged it."""
     os.setsid()
     for number, name in enumerate(("/dev/null", wanted["stdout"], wanted["stderr"])):
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        descriptor = os.open(name, (os.O_WRONLY if number else os.O_RDONLY) | _APPEND, 0o666)
         os.dup2(descriptor, number)
         os.close(descriptor)
     for name, value in wanted["environment"].items():
