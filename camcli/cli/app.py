@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import inspect
 import io
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -105,8 +104,7 @@ def main() -> NoReturn:
 
 def _refused(error: OSError) -> NoReturn:
     """The system refused what every command needs: most often, to write to stdout."""
-    if sys.stdout is not None:  # what it still holds would be refused again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stdout = None  # what it still holds would be refused again
     if error.errno != errno.EPIPE:
         where = "stdout" if error.filename is None else f"'{error.filename}'"
         complain(f"{where} cannot be used ({error.strerror}); what was done so far is kept")

@@ -198,6 +198,7 @@ def _emit(record: Record, run: Run) -> None:
         run.stop("closed pipe")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        sys.stdout = None  # what it still holds would be refused again
         raise OutputError(f"cannot write to stdout ({error.strerror})") from error
 
 
