@@ -83,13 +83,14 @@ class Sentences:
             return
         summary = self.summary
         counts = [f"{summary.done:,} explained"]
+        others = "other file" if summary.ignored == 1 else "other files"
         for number, what in (
             (summary.failed, "failed"),
             (summary.changed, "changed since an earlier run"),
-            (self.summary.already_done, "already done"),
-            (self.summary.failed_earlier, "failed in an earlier run (--retry-failed tries again)"),
-            (self.summary.redrawn, "redrawn"),
-            (self.summary.ignored, f"other file{'s'[summary.ignored == 1 :]} ignored"),
+            (summary.already_done, "already done"),
+            (summary.failed_earlier, "failed in an earlier run (--retry-failed tries again)"),
+            (summary.redrawn, "redrawn"),
+            (summary.ignored, f"{others} ignored"),
         ):
             if number:
                 counts.append(f"{number:,} {what}")

@@ -93,9 +93,8 @@ def test_cron_may_close_every_stream(images: Path) -> None:
     assert len(maps(images.parent / "out")) == 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_bytes(
-    images: Path, number: signal.Signals, status: int
+    images: Path,
 ) -> None:
     command = [sys.executable, "-m", "camcli", "explain", "images", "--batch-size", "4"]
     journal = images.parent / "out" / "results.jsonl"
@@ -104,10 +103,10 @@ def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_by
         while not journal.exists() or not journal.read_bytes():
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(number)
+        process.terminate()
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert f"stopped by {number.name}".encode() in errors
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"stopped by SIGTERM" in errors
     committed = len(journal.read_bytes().splitlines())
     assert committed < 25
     assert len(maps(images.parent / "out")) == committed
