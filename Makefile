@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-peers check bench theorem clean
+.PHONY: help install demo test test-slow test-soak test-peers check bench theorem clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,10 +32,13 @@ demo: $(VENV)/.installed ## explain the sample photographs, offline
 	@echo "Look at the pictures in $(CURDIR)/demo-output/overlays"
 
 test: $(VENV)/.dev-installed ## run the everyday tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not peers"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not soak and not peers"
 
 test-slow: $(VENV)/.dev-installed ## run the tests that take minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+
+test-soak: $(VENV)/.dev-installed ## run what takes many minutes: hundreds of kills and signals, long runs
+	$(BIN)/python -m pytest -n $(WORKERS) -m soak
 
 test-peers: $(VENV)/.bench-installed ## compare with pytorch-grad-cam, torchcam and captum
 	$(BIN)/python -m pytest -m peers

@@ -115,7 +115,7 @@ def kill_until_done(images: Path, out: Path, kills: int, chance: random.Random) 
         killed += 1
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.soak)])
 def test_runs_that_are_killed_at_any_moment_come_to_the_same_end(
     many: Path, tmp_path: Path, kills: int
 ) -> None:

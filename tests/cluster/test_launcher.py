@@ -95,8 +95,11 @@ def test_two_devices_write_what_one_process_writes(tmp_path: Path) -> None:
     assert outputs(out) == whole(images, tmp_path / "whole")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [
+    pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, marks=pytest.mark.soak),
+    pytest.param(signal.SIGHUP, marks=pytest.mark.soak),
+])  # fmt: skip
 def test_a_signal_finishes_what_is_in_flight_and_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -23,7 +23,7 @@ from camcli.outputs import journal
 from camcli.outputs.audit import Audit
 
 RESULTS = "results.jsonl"
-SLOW = pytest.mark.slow
+SLOW, SOAK = pytest.mark.slow, pytest.mark.soak
 HERE = Path(__file__).parent
 SMALL = ("--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2")
 NORMAL: dict[str, Any] = {

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import (
-    SLOW,
     SMALL,
+    SOAK,
     Ended,
     Started,
     committed,
@@ -67,7 +67,7 @@ def test_a_signal_ends_a_run_in_good_order(
     assert outputs(out) == whole
 
 
-@pytest.mark.parametrize("signals", [3, pytest.param(60, marks=SLOW)])
+@pytest.mark.parametrize("signals", [3, pytest.param(60, marks=SOAK)])
 def test_signals_at_any_moment_lose_nothing(
     signals: int, run: Callable, whole: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import RESULTS, SLOW, Ended, draw
+from tests.faults.conftest import RESULTS, SOAK, Ended, draw
 
-COUNT = 5000
+COUNT = 20_000
 MODEL = ("--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "16")
 
 
@@ -44,7 +44,7 @@ def sampled(pid: int) -> tuple[int, int, int] | None:
         return None
 
 
-@SLOW
+@SOAK
 def test_a_long_run_takes_no_more_than_a_short_one(
     thousands: Path, start: Callable, tmp_path: Path
 ) -> None:
