@@ -127,4 +127,4 @@ def test_a_run_that_was_short_of_memory_goes_on_with_the_same_command(
     assert "2 explained, 4 already done" in again.output
     assert json.loads((out / "run.json").read_text())["batch_size"] == 2
     other = CliRunner().invoke(app, [*run[:-4], "--batch-size", "3", *run[-2:]])
-    assert "holds maps made with another batch size" in str(other.exception)
+    assert "holds maps made with another batch size" in other.stderr
