@@ -20,6 +20,7 @@ from camcli.cli.explain import job_of
 from camcli.errors import UsageError
 from camcli.run import Run, Summary
 from tests.images.decoding import failing_codec
+from tests.written import outputs
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2"}
@@ -42,15 +43,6 @@ def finished(images: Path, out: Path, **settings: object) -> Summary:
     for _ in run.records():
         pass
     return run.summary
-
-
-def outputs(out: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for kind in ("json", "maps", "overlays")
-        for path in (out / kind).rglob("*")
-        if path.is_file()
-    }
 
 
 def journal(out: Path) -> list[dict]:

@@ -25,6 +25,7 @@ from camcli.outputs.redraw import Redraw
 from camcli.run import Run
 from camcli.shard import WHOLE, Shard
 from tests.benchmarks.million import plant
+from tests.written import outputs
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2"}
@@ -43,15 +44,6 @@ def explain(images: Path, out: Path, shard: Shard = WHOLE, **settings: object) -
     with locked(out, 0, shard):
         list(run.records())
     return run
-
-
-def outputs(out: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for kind in KINDS
-        for path in (out / kind).rglob("*")
-        if path.is_file()
-    }
 
 
 def keys(out: Path, shard: Shard) -> list[str]:
@@ -378,7 +370,8 @@ def test_render_draws_the_pictures_of_all_shards(
 def test_render_waits_for_no_shard(sharded: Path, camcli: Callable) -> None:
     with open(sharded / WHOLE.lock, "rb") as held:
         fcntl.flock(held, fcntl.LOCK_SH)
-        camcli("render", sharded, check=75)
+        done = camcli("render", sharded, check=75)
+    assert b"another run is writing to" in done.stderr
 
 
 def test_merged_shards_go_on_as_one_run(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camcli import config as settings
-from camcli.cli.console import complain, progress, say, shown
+from camcli.cli.console import complain, counted, progress, say, shown
 from camcli.cli.explain import job_of
 from camcli.cli.options import with_settings
 from camcli.cli.process import own_process
@@ -77,7 +77,7 @@ def command(
         and not chosen.quiet
         and folder.pictures < _FEW_BATCHES * engine.batch_size
     ):
-        say(f"camcli: {_counted(folder.pictures, 'picture')} only, and every batch is filled up to "
+        say(f"camcli: {counted(folder.pictures, 'picture')} only, and every batch is filled up to "
             f"{engine.batch_size}; measure on more")  # fmt: skip
     raise typer.Exit(_FAILURES if folder is not None and run.summary.failed else 0)
 
@@ -136,7 +136,7 @@ def _measured(engine: Engine, rounds: int, folder: FolderTimes | None) -> dict[s
 def _table(found: dict[str, Any]) -> Iterator[str]:
     batch, folder, size = found["batch"], found["folder"], found["batch_size"]
     yield (f"{shown(found['model'])} on {found['device']}, {found['precision']}, "
-           f"{_counted(found['threads'], 'thread')}, torch {found['torch']}, "
+           f"{counted(found['threads'], 'thread')}, torch {found['torch']}, "
            f"ready in {found['ready_seconds']:.1f} s")  # fmt: skip
     yield ""
     yield f"{f'one batch of {size}':<26}  ms a picture"
@@ -154,13 +154,13 @@ def _table(found: dict[str, Any]) -> Iterator[str]:
 
 def _stages(folder: dict[str, Any]) -> Iterator[str]:
     pictures, seconds, workers = folder["pictures"], folder["seconds"], folder["workers"]
-    yield f"{_counted(pictures, 'picture'):<26}  ms a picture   share"
+    yield f"{counted(pictures, 'picture'):<26}  ms a picture   share"
     busy = sum(folder[name] for name in ("decode", "render", "write"))
     idle = max(0.0, workers * seconds - busy)
     for heading, whole, names in (
         ("the model's thread", seconds, ("forward", "maps", "wait", "record")),
         (
-            _counted(workers, "worker thread"),
+            counted(workers, "worker thread"),
             workers * seconds,
             ("decode", "render", "write", "idle"),
         ),
@@ -170,7 +170,3 @@ def _stages(folder: dict[str, Any]) -> Iterator[str]:
             spent = idle if name == "idle" else folder[name]
             yield f"  {name:<24}  {1000 * spent / pictures:>12.2f}  {spent / whole:>6.1%}"
     yield f"{pictures / seconds:.1f} pictures a second"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

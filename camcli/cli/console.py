@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from camcli.errors import OutputError
 
 _SECONDS_BETWEEN_LINES = 30.0
 
@@ -16,6 +19,27 @@ def shown(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+def counted(number: int, what: str) -> str:
+    """`1 fault`, `1,000 faults`"""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def emit(line: bytes) -> bool:
+    """A line of data on stdout; False where its reader has gone. OutputError where it is full."""
+    if sys.stdout is None:
+        return False
+    try:
+        sys.stdout.buffer.write(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    except OSError as error:
+        sys.stdout = None  # what it still holds would be refused again
+        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
+    return True
 
 
 def say(text: str) -> None:

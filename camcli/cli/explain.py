@@ -15,7 +15,7 @@ import typer
 
 import camcli
 from camcli import config as settings
-from camcli.cli.console import shown
+from camcli.cli.console import emit, shown
 from camcli.cli.events import LOG_JSON, Events, Sentences
 from camcli.cli.fleet import ALL_GPUS, explain_on
 from camcli.cli.options import with_settings
@@ -23,13 +23,12 @@ from camcli.cli.process import interruptible, suit_torch
 from camcli.cli.request import model_request
 from camcli.cluster.environment import shard_here
 from camcli.config import Config
-from camcli.errors import CamcliError, OutputError, UsageError
+from camcli.errors import CamcliError, UsageError
 from camcli.outputs.files import locked
 from camcli.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from camcli.job import Job
-    from camcli.outputs.record import Record
     from camcli.outputs.render import Blend, OverlayFormat, Style
     from camcli.records import Smoothing
     from camcli.run import Run, Summary
@@ -185,21 +184,9 @@ def _work(run: Run, chosen: Config, teller: Sentences) -> None:
     with teller.progress() as bar:
         for record in run.records():
             teller.record(record, bar)
-            if chosen.json and sys.stdout is not None and not run.summary.stopped:
-                _emit(record, run)
-
-
-def _emit(record: Record, run: Run) -> None:
-    """One JSON line on stdout; when its reader has gone, the run ends with what it has."""
-    try:
-        sys.stdout.write(json.dumps(record, ensure_ascii=True) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        run.stop("closed pipe")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        sys.stdout = None  # what it still holds would be refused again
-        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
+            wanted = chosen.json and sys.stdout is not None and not run.summary.stopped
+            if wanted and not emit(json.dumps(record, ensure_ascii=True).encode() + b"\n"):
+                run.stop("closed pipe")
 
 
 def _list(run: Run, verbose: bool, teller: Sentences) -> None:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.cli.console import complain, say, shown
+from camcli.cli.console import complain, emit, say, shown
 from camcli.cli.process import interruptible
 from camcli.config import Config
-from camcli.errors import OutputError, UsageError
+from camcli.errors import UsageError
 
 if TYPE_CHECKING:
     from camcli.cluster.launcher import Fleet
@@ -35,7 +35,7 @@ def explain_on(devices: Sequence[str], job: Job, chosen: Config) -> int:
     _refuse(chosen, len(devices))
     Ledger(job.output, shards[0]).check()
     parts = [Part(shard, device) for shard, device in zip(shards, devices, strict=True)]
-    fleet = Fleet(parts, say, None if sys.stdout is None else _emit, chosen.fail_fast)
+    fleet = Fleet(parts, say, None if sys.stdout is None else emit, chosen.fail_fast)
     with _handed_on(job.inputs) as stdin, interruptible(fleet.tell, fleet.kill) as received:
         status = fleet.run(sys.argv[1:], chosen.workers, stdin)
     _report(fleet, job, chosen, received)
@@ -83,20 +83,6 @@ def _handed_on(inputs: Inputs) -> Iterator[Path | None]:
         shutil.copyfileobj(piped(), file)
         file.flush()
         yield Path(file.name)
-
-
-def _emit(line: bytes) -> bool:
-    """A line of a process's stdout on this one's; False where its reader has gone."""
-    assert sys.stdout is not None
-    try:
-        sys.stdout.buffer.write(line)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    except OSError as error:
-        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
-    return True
 
 
 def _report(fleet: Fleet, job: Job, chosen: Config, received: list[int]) -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 
 # Parameters of mallopt(3), and the highest value that one takes.
 _TRIM_THRESHOLD, _MMAP_MAX, _MOST = -1, -4, 2**31 - 1
-_SPINS = "10000"  # some ten microseconds, which is what a small operator takes
+_SPINS = "10000"  # of 300,000 that are GCC's own choice
 
 
 def fill_standard_streams() -> None:
@@ -43,8 +43,8 @@ def suit_torch() -> None:
 
 
 def yield_cores() -> None:
-    """Have OpenMP's threads soon sleep while they wait for each other, as its default has it not:
-    for milliseconds they would keep cores busy that the codecs or another process could use.
+    """Have OpenMP's threads soon sleep while they wait for each other, rather than
+    keep cores busy that the codecs or another process could use.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = _SPINS

@@ -12,7 +12,6 @@ from camcli.cli.console import complain, progress, say, shown
 from camcli.cli.explain import scale_value
 from camcli.cli.options import with_settings
 from camcli.cli.process import own_process
-from camcli.errors import UsageError
 from camcli.outputs.files import locked
 
 if TYPE_CHECKING:
@@ -54,9 +53,7 @@ def command(
     from camcli.outputs.redraw import Redraw
     from camcli.outputs.render import Style
 
-    runs = manifest.read_all(output)
-    if not runs:
-        raise UsageError(f"'{output}' holds no camcli run; give the -o of an explain run")
+    runs = manifest.require_all(output)
     drawn_before = next(iter(runs.values()))["drawing"]
     given = {name: settings.parse(name, value, "--" + name.replace("_", "-"))
              for name, value in flags.items() if value is not None}  # fmt: skip

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from camcli import config as settings
-from camcli.cli.console import progress, say, shown
+from camcli.cli.console import counted, progress, say, shown
 from camcli.cli.options import with_settings
-from camcli.errors import UsageError
 from camcli.outputs.files import locked
 
 if TYPE_CHECKING:
@@ -55,8 +54,7 @@ def command(
     given = {name: settings.parse(name, value, "--" + name.replace("_", "-"))
              for name, value in flags.items() if value is not None}  # fmt: skip
     quiet, verbose = given.get("quiet", False), given.get("verbose", False)
-    if not manifest.read_all(output):
-        raise UsageError(f"'{output}' holds no camcli run; give the -o of an explain run")
+    manifest.require_all(output)  # before a lock would make the directory
     own_pillow()
     with (
         locked(output, given.get("lock_timeout", 0.0)),
@@ -76,9 +74,7 @@ def command(
 
 def _report(audit: Audit, output: Path) -> None:
     """The closing lines: how much there is, what was found, what became of it."""
-    faults = (
-        "no fault" if not audit.faults else f"{audit.faults:,} fault" + "s"[audit.faults == 1 :]
-    )
+    faults = counted(audit.faults, "fault") if audit.faults else "no fault"
     counts = [f"{audit.pictures:,} explained", faults]
     for number, what in (
         (audit.failed, "failed"),

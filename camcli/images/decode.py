@@ -185,7 +185,7 @@ def _identified(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_COMMON_FORMATS)
     except UnidentifiedImageError:
-        Image.init()  # a tenth of a second, once
+        Image.init()  # imports every format there is, once
         here = [name for name in _OTHER_FORMATS if name in Image.OPEN]
         return Image.open(io.BytesIO(data), formats=here)
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import OutputError, UsageError
+from camcli.errors import OutputError
 from camcli.images.discover import OUTPUTS
 from camcli.outputs import journal, manifest, paths
 from camcli.outputs.checks import REMARKS, Checks, Finding, Kind, parsed
@@ -40,9 +40,7 @@ class Audit:
         """`fix` has damaged pictures explained again by the next run, and removes what no journal
         line owns. `advance` is called for every picture. UsageError where there is no run.
         """
-        self.runs = manifest.read_all(directory)
-        if not self.runs:
-            raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+        self.runs = manifest.require_all(directory)
         first = next(iter(self.runs))
         Ledger(directory, first).check()
         self.directory, self.fix, self._count = directory, fix, first.count

@@ -28,8 +28,8 @@ _NO_SYNCFS = {errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP}
 class Disk:
     """Makes files below one output directory durable, and the directories that name them.
 
-    Where the kernel has it, by one syncfs for them all: two thousand fsyncs for a few seconds'
-    outputs would cost as much time as a small network takes.
+    Where the kernel has it, by one syncfs for them all, which costs next to nothing beside an
+    fsync of every file.
     """
 
     def __init__(self, directory: Path) -> None:

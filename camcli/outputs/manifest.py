@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import OutputError
+from camcli.errors import OutputError, UsageError
 from camcli.outputs.files import atomic, output_error
 from camcli.shard import WHOLE, Shard
 
@@ -86,6 +86,14 @@ def read_all(directory: Path) -> dict[Shard, dict[str, Any]]:
     """The manifests of a directory's run or of its shards."""
     found = {shard: read(directory, shard) for shard in shards(directory)}
     return {shard: content for shard, content in found.items() if content is not None}
+
+
+def require_all(directory: Path) -> dict[Shard, dict[str, Any]]:
+    """The same; UsageError where no run was started there."""
+    found = read_all(directory)
+    if not found:
+        raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+    return found
 
 
 def write(directory: Path, content: Mapping[str, Any], shard: Shard = WHOLE) -> None:

@@ -23,9 +23,7 @@ def merge(directory: Path) -> int:
     Readers take run.json where there is one: until it is there they see the shards, whole, and
     from then on the merged run, whole. Raises UsageError where shards are missing or not done.
     """
-    runs = manifest.read_all(directory)
-    if not runs:
-        raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+    runs = manifest.require_all(directory)
     try:
         if WHOLE not in runs:
             _check(directory, runs)

@@ -46,9 +46,7 @@ class Redraw:
         max_pixels: int,
         only: Shard | None = None,
     ) -> None:
-        runs = manifest.read_all(directory)
-        if not runs:
-            raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+        runs = manifest.require_all(directory)
         for run in runs.values():
             if not {"json", "npz"} <= set(run["write"]):
                 raise UsageError(

@@ -20,6 +20,7 @@ from camcli.outputs.checks import Checks
 from camcli.outputs.files import locked
 from camcli.run import Run
 from camcli.shard import WHOLE, Shard
+from tests.written import outputs
 
 SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
          "method": ["hirescam,gradcam"]}  # fmt: skip
@@ -57,15 +58,6 @@ def undisturbed(images: Path) -> Path:
 @pytest.fixture
 def out(undisturbed: Path, tmp_path: Path) -> Path:
     return shutil.copytree(undisturbed, tmp_path / "out")
-
-
-def outputs(out: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for kind in FOLDERS.values()
-        for path in (out / kind).rglob("*")
-        if path.is_file()
-    }
 
 
 def found(stdout: str) -> set[str]:

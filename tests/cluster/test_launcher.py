@@ -25,6 +25,7 @@ from camcli.models.opening import find_device
 from camcli.run import Run
 from camcli.shard import WHOLE, Shard
 from tests.benchmarks.million import plant
+from tests.written import outputs
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 FLAGS = ["--model=squeezenet1_1", "--weights=none", "--size=64", "--batch-size=2"]
@@ -54,15 +55,6 @@ class Two:
     def end(self) -> tuple[int, str, list[str]]:
         out, err = self.process.communicate(timeout=300)
         return self.process.returncode, out, err.splitlines()
-
-
-def outputs(out: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for kind in ("json", "maps", "overlays")
-        for path in (out / kind).rglob("*")
-        if path.is_file()
-    }
 
 
 def journal_lines(out: Path) -> int:

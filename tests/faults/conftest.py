@@ -21,6 +21,7 @@ from PIL import Image
 
 from camcli.outputs import journal
 from camcli.outputs.audit import Audit
+from tests.written import outputs
 
 RESULTS = "results.jsonl"
 SLOW, SOAK = pytest.mark.slow, pytest.mark.soak
@@ -210,16 +211,6 @@ def whole(images: Path, server: Server) -> dict[str, bytes]:
     done = server.start("explain", images, "-o", out, *SMALL, "-j", "2", "-q").wait()
     assert done == Ended(0, "", "")
     return outputs(out)
-
-
-def outputs(out: Path) -> dict[str, bytes]:
-    """Every output of a run by its name."""
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for kind in ("json", "maps", "overlays")
-        for path in (out / kind).rglob("*")
-        if path.is_file()
-    }
 
 
 def committed(out: Path) -> list[str]:

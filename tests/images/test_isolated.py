@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -220,16 +220,12 @@ def test_large_pictures_do_not_stay_in_the_shared_memory(
         assert_same(decode(pictures[1], SETTINGS), decode(pictures[1], SETTINGS, isolated.decode))
 
 
-@pytest.fixture
-def open_descriptors() -> Iterator[None]:
-    before = len(os.listdir("/proc/self/fd"))
-    yield
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
-@pytest.mark.usefixtures("codec", "open_descriptors")
+@pytest.mark.usefixtures("codec")
 def test_no_descriptor_is_left_open(tmp_path: Path, pictures: list[ImageRef]) -> None:
     (tmp_path / "bad.jpg").write_text(f"signal {signal.SIGSEGV:02}")
     bad = ImageRef(str(tmp_path / "bad.jpg"), "bad.jpg")
+    before = os.listdir("/proc/self/fd")
     with IsolatedDecoder(2, 60) as isolated:
         decoded_by(isolated, [bad, pictures[0], bad])
+        assert len(os.listdir("/proc/self/fd")) > len(before)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
