@@ -25,6 +25,7 @@ from camcli.outputs.audit import Audit
 from camcli.outputs.commits import Disk
 from camcli.run import Run
 from tests.killed import started
+from tests.written import journalled
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
@@ -91,7 +92,7 @@ def explaining(images: Path, out: Path) -> multiprocessing.Process:
 
 
 def committed(out: Path) -> list[str]:
-    return [line["key"] for line in journal.read_lines(out / "results.jsonl")]
+    return [line["key"] for line in journalled(out / "results.jsonl")]
 
 
 def kill_until_done(images: Path, out: Path, kills: int, chance: random.Random) -> int:

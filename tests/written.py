@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from camcli.images.discover import OUTPUTS
+from camcli.outputs import journal
 
 
 def outputs(out: Path) -> dict[str, bytes]:
@@ -15,3 +18,8 @@ def outputs(out: Path) -> dict[str, bytes]:
         for path in (out / kind).rglob("*")
         if path.is_file()
     }
+
+
+def journalled(path: Path) -> list[dict[str, Any]]:
+    """Every line of a journal that was committed."""
+    return [json.loads(raw) for _, raw in journal.committed(path)]

@@ -129,13 +129,6 @@ class Appender:
         return descriptor
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a journal; a torn one was never committed and is passed over."""
-    for raw in _whole_lines(path):
-        if (line := _parsed(raw)) is not None:
-            yield line
-
-
 class LastLines:
     """The line of every input that counts, in order; only digests of keys are held."""
 

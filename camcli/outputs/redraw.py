@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -11,11 +10,12 @@ from typing import Any, Literal
 
 from camcli.errors import OutputError, UsageError
 from camcli.images import decode
-from camcli.outputs import arrays, journal, manifest, paths, render
+from camcli.outputs import manifest, paths, render
 from camcli.outputs.commits import Disk
 from camcli.outputs.files import atomic, writing
 from camcli.outputs.record import Record, encoded
 from camcli.outputs.render import Style
+from camcli.outputs.results import Result, results
 from camcli.outputs.sink import caption_of
 from camcli.records import Failure, ImageRef, Target
 from camcli.shard import Shard
@@ -73,16 +73,15 @@ class Redraw:
 
     def _durably(self, disk: Disk) -> Iterator[Redrawn | Failure]:
         waiting: list[str] = []
-        for shard, key, source in self._explained(self.runs):
-            ref = ImageRef(source, key)
+        for result in self._explained(self.runs):
             try:
-                drawn = self._picture(ref, self._record(key), shard)
+                drawn = self._picture(result)
             except OutputError:
                 raise
             except Exception as error:  # a decoder may raise anything
-                yield decode.failure(ref, None, error, "decode")
+                yield decode.failure(ImageRef(result.source, result.key), None, error, "decode")
                 continue
-            waiting += [paths.json_path(key).as_posix(), *drawn.overlays]
+            waiting += [paths.json_path(result.key).as_posix(), *drawn.overlays]
             if len(waiting) >= _AT_ONCE:
                 disk.sync(waiting)
                 waiting.clear()
@@ -101,20 +100,21 @@ class Redraw:
         self._note_runs({})
         return self.runs
 
-    def _picture(self, ref: ImageRef, saved: Record, shard: Shard) -> Redrawn:
-        maps, geometry = arrays.read(self.directory / paths.npz_path(ref.key))
-        picture = decode.upright(ref.path, self.max_pixels, saved["sha256"])
+    def _picture(self, result: Result) -> Redrawn:
+        key, shard, saved = result.key, result.shard, result.record()
+        maps, geometry = result.maps()
+        picture = decode.upright(result.source, self.max_pixels, saved["sha256"])
         canvas = decode.reduced(picture, self.style.overlay_size)
         drawn = []
         for entry, cam in zip(saved["explanations"], maps, strict=True):
-            name = self._overlay_name(ref.key, entry, self.runs[shard])
+            name = self._overlay_name(key, entry, self.runs[shard])
             caption = caption_of(entry["target"]["label"], entry["score"], entry["method"])
             style = replace(self.style, scale=self._scale(entry))
             overlay = render.draw(cam, geometry, canvas, style, caption)
             with writing(self.directory), atomic(self.directory / name, shard) as file:
                 drawn.append((name, render.save(overlay, file, style.overlay_format)))
-        self._note(saved, ref.key, drawn, shard)
-        return Redrawn(ref.key, tuple(name for name, _ in drawn))
+        self._note(saved, key, drawn, shard)
+        return Redrawn(key, tuple(name for name, _ in drawn))
 
     def _note(self, saved: Record, key: str, drawn: list[tuple[str, str]], shard: Shard) -> None:
         """Name the new overlays in the record, then remove those of another format."""
@@ -140,9 +140,9 @@ class Redraw:
     def _maxima(self, shards: Iterable[Shard]) -> dict[tuple[str, str], float]:
         """The largest value of each method on each layer over the run, from the records."""
         found: dict[tuple[str, str], float] = {}
-        for _, key, _ in self._explained(shards):
+        for result in self._explained(shards):
             try:
-                explanations = self._record(key)["explanations"]
+                explanations = result.record()["explanations"]
             except (OSError, ValueError, KeyError):
                 continue  # drawing it will fail and say why
             for entry in explanations:
@@ -152,17 +152,8 @@ class Redraw:
                 found[which] = max(found.get(which, 0.0), value)
         return found
 
-    def _explained(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, str, str]]:
-        """The keys and sources of the explained inputs, as the journals last said."""
-        for shard in shards:
-            lines = journal.read_lines(self.directory / shard.journal)
-            last = {line["key"]: line["source"] if line["status"] == "ok" else None
-                    for line in lines}  # fmt: skip
-            yield from ((shard, key, source) for key, source in last.items() if source)
-
-    def _record(self, key: str) -> Record:
-        content: Record = json.loads((self.directory / paths.json_path(key)).read_bytes())
-        return content
+    def _explained(self, shards: Iterable[Shard]) -> Iterator[Result]:
+        return (result for result in results(self.directory, shards) if result.explained)
 
 
 def restyled(

@@ -15,12 +15,11 @@ from PIL import Image
 
 from camcli import config
 from camcli.cli.explain import job_of
-from camcli.outputs import journal
 from camcli.outputs.checks import Checks
 from camcli.outputs.files import locked
 from camcli.run import Run
 from camcli.shard import WHOLE, Shard
-from tests.written import outputs
+from tests.written import journalled, outputs
 
 SMALL = {"model": "squeezenet1_1", "weights": "none", "size": "64", "batch_size": "2",
          "method": ["hirescam,gradcam"]}  # fmt: skip
@@ -131,9 +130,7 @@ def test_every_kind_of_damage_to_every_kind_of_file_is_found_and_made_good(
 @pytest.mark.parametrize("kind", FOLDERS.values())
 def test_no_flipped_bit_goes_unseen(out: Path, kind: str) -> None:
     path = sorted((out / kind).rglob("00*"))[0]
-    (line,) = (
-        line for line in journal.read_lines(out / "results.jsonl") if line["key"] == "00.png"
-    )
+    (line,) = (line for line in journalled(out / "results.jsonl") if line["key"] == "00.png")
     hashes = frozenset([line["config_hash"]])
     checks = Checks(out, frozenset(["json", "npz", "overlay"]), hashes, deep=True)
     assert [*checks.findings(line)] == []
@@ -239,7 +236,7 @@ def test_overlays_drawn_again_are_whole_and_an_old_run_has_no_crcs(
     cli("render", out, "--colormap", "viridis", "--overlay-format", "png", "-q")
     assert outputs(out).keys() != outputs(undisturbed).keys()
     assert cli("verify", out, "--deep").stdout == ""
-    lines = [*journal.read_lines(out / "results.jsonl")]
+    lines = journalled(out / "results.jsonl")
     for line in lines:
         line.pop("npz_crc32", None)
         line.pop("record_crc32", None)

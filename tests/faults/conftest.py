@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camcli.outputs import journal
 from camcli.outputs.audit import Audit
-from tests.written import outputs
+from tests.written import journalled, outputs
 
 RESULTS = "results.jsonl"
 SLOW, SOAK = pytest.mark.slow, pytest.mark.soak
@@ -215,7 +214,7 @@ def whole(images: Path, server: Server) -> dict[str, bytes]:
 
 def committed(out: Path) -> list[str]:
     """The keys in the journal."""
-    return [line["key"] for line in journal.read_lines(out / RESULTS)]
+    return [line["key"] for line in journalled(out / RESULTS)]
 
 
 def until(out: Path, count: int) -> None:

@@ -18,6 +18,7 @@ from camcli.errors import OutputError
 from camcli.outputs import journal
 from camcli.outputs.journal import Journal, State
 from camcli.records import ImageRef
+from tests.written import journalled
 
 
 def line(key: str, **more: object) -> dict[str, object]:
@@ -145,7 +146,7 @@ def test_a_journal_that_is_one_torn_line_starts_over(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_bytes(b'{"key": "a", "stat')
     with opened(tmp_path) as book:
         book.append(line("b"))
-    assert [entry["key"] for entry in journal.read_lines(tmp_path / "results.jsonl")] == ["b"]
+    assert [entry["key"] for entry in journalled(tmp_path / "results.jsonl")] == ["b"]
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 from camcli.errors import LockedError, OutputError, UsageError
 from camcli.outputs import manifest
 from camcli.outputs.files import locked
-from camcli.outputs.journal import read_lines
 from camcli.outputs.merging import merge
 from camcli.shard import WHOLE, Shard
+from tests.written import journalled
 
 KEYS = [f"{folder}{n}.jpg" for folder in ("", "a/", "a-b/", "b/c/") for n in range(6)]
 
@@ -71,9 +71,9 @@ def state(out: Path) -> dict[str, bytes]:
 def test_one_journal_and_one_run_file_take_the_place_of_the_shards(out: Path) -> None:
     assert merge(out) == 3
     assert set(state(out)) == {"run.json", "results.jsonl", ".camcli.lock"}
-    lines = list(read_lines(out / "results.jsonl"))
-    assert [entry["key"] for entry in lines] == sorted(KEYS, key=lambda key: key.split("/"))
-    assert {entry["status"] for entry in lines} == {"ok"}
+    merged = journalled(out / "results.jsonl")
+    assert [entry["key"] for entry in merged] == sorted(KEYS, key=lambda key: key.split("/"))
+    assert {entry["status"] for entry in merged} == {"ok"}
 
 
 def test_the_run_file_sums_what_was_counted_and_keeps_what_each_shard_did(out: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_merge_that_is_broken_off_leaves_one_of_the_two_and_the_next_ends_it(
                 broken += 1
         runs = manifest.read_all(here)
         assert list(runs) in ([WHOLE], list(WHOLE.split(3)))
-        found = {entry["key"] for shard in runs for entry in read_lines(here / shard.journal)}
+        found = {entry["key"] for shard in runs for entry in journalled(here / shard.journal)}
         assert found == set(KEYS)
         merge(here)
         assert state(here) == state(whole)

@@ -1,0 +1,48 @@
+"""What a run has written, read back: every input of all its shards, as the journals last say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from camcli.images.geometry import Geometry
+from camcli.outputs import arrays, paths
+from camcli.outputs.arrays import Maps
+from camcli.outputs.journal import LOST, LastLines
+from camcli.outputs.record import Record
+from camcli.shard import Shard
+
+
+@dataclass(frozen=True)
+class Result:
+    """One input that was explained, or that failed. Reading it raises what a damaged file makes
+    `json` and `numpy` raise.
+    """
+
+    directory: Path
+    shard: Shard
+    key: str
+    source: str
+    explained: bool
+
+    def record(self) -> Record:
+        """Its JSON record."""
+        content: Record = json.loads((self.directory / paths.json_path(self.key)).read_bytes())
+        return content
+
+    def maps(self) -> tuple[list[Maps], Geometry]:
+        """Its raw maps, (h, w) each, in the order of the record's explanations."""
+        return arrays.read(self.directory / paths.npz_path(self.key))
+
+
+def results(directory: Path, shards: Iterable[Shard]) -> Iterator[Result]:
+    """The inputs of these shards (`manifest.require_all` names them), shard by shard, in the order
+    in which they were committed. Inputs that wait to be explained again are left out.
+    """
+    for shard in shards:
+        for line in LastLines(directory / shard.journal):
+            if line["status"] != LOST:
+                explained = line["status"] == "ok"
+                yield Result(directory, shard, line["key"], line["source"], explained)
