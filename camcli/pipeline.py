@@ -15,7 +15,14 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from camcli.images.decode import DecodeSettings, decode, failure, from_picture
+from camcli.images.decode import (
+    Decoder,
+    DecodeSettings,
+    decode,
+    failure,
+    from_picture,
+    picture_of,
+)
 from camcli.records import Decoded, Explanation, Failure, ImageRef
 
 if TYPE_CHECKING:
@@ -137,14 +144,18 @@ def timed(items: Iterable[T]) -> Iterator[tuple[T, float]]:
 
 
 def explained(
-    engine: Engine, refs: Iterable[ImageRef], settings: DecodeSettings, workers: int
+    engine: Engine,
+    refs: Iterable[ImageRef],
+    settings: DecodeSettings,
+    workers: int,
+    decoder: Decoder = picture_of,
 ) -> Iterator[Explanation | Failure]:
     """Decode files in threads and explain them: one outcome an input, in order."""
     with ThreadPoolExecutor(workers) as pool:
-        yield from outcomes(
-            engine,
-            bounded_map(pool, lambda ref: decode(ref, settings), refs, 2 * engine.batch_size),
+        decoded = bounded_map(
+            pool, lambda ref: decode(ref, settings, decoder), refs, 2 * engine.batch_size
         )
+        yield from outcomes(engine, decoded)
 
 
 def explain(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from camcli.cam.verdict import Verdict
 from camcli.images.decode import Decoder, DecodeSettings, decode, picture_of
 from camcli.images.discover import Walk
-from camcli.images.isolated import IsolatedDecoder
+from camcli.images.isolated import decoding
 from camcli.job import REASONS, Job, Json, identity_of, manifest_of, now, request_of
 from camcli.outputs import manifest
 from camcli.outputs.commits import Commits, Disk
@@ -152,9 +152,9 @@ class Run:
         from camcli.models.opening import open_request
 
         job = self.job
-        if job.isolate:  # they start while the model is loaded
-            isolated = IsolatedDecoder(job.workers, job.decode_timeout)
-            self._decoder = self._ends.enter_context(isolated).decode
+        # Its processes start while the model is loaded.
+        decoder = decoding(job.isolate, job.workers, job.decode_timeout)
+        self._decoder = self._ends.enter_context(decoder)
         model = open_request(job.model)
         batch_size = job.batch_size
         if before is not None and batch_size in (None, before["request"]["batch_size"]):

@@ -16,7 +16,7 @@ from camcli.cli.console import complain, progress, say, shown
 from camcli.cli.explain import style_of
 from camcli.cli.options import with_settings
 from camcli.cli.process import own_process
-from camcli.cli.request import OPENING, model_request
+from camcli.cli.request import OPENING, check_decoding, model_request
 from camcli.config import Config
 from camcli.errors import OutputError, UsageError
 from camcli.outputs.files import atomic
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 _SETTINGS = ("method", "layer", "smooth", "target", "model", "weights", "labels", *OPENING,
              "device", "files_from", "null", "include", "exclude", "output", "colormap", "alpha",
              "blend", "scale", "overlay_size", "size", "resize", "mean", "std", "interpolation",
-             "fit", "workers", "max_pixels", "quiet", "progress")  # fmt: skip
+             "fit", "workers", "max_pixels", "isolate", "decode_timeout", "quiet",
+             "progress")  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
     "method": ("hirescam", "gradcam", "gradcampp", "layercam", "xgradcam", "eigencam"),
     "output": Path("camcli-compare"),
@@ -69,6 +70,7 @@ def command(
     )
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to compare: name pictures or folders, or --files-from FILE")
+    check_decoding(chosen, {name for name, origin in origins.items() if origin != "default"})
     walk = Walk(Inputs(tuple(inputs or ()), chosen.files_from, chosen.null, chosen.include,
                        chosen.exclude))  # fmt: skip
     refs = walk.some()
@@ -119,6 +121,7 @@ def _pages(
     from concurrent.futures import ThreadPoolExecutor
 
     from camcli.images.decode import DecodeSettings, failure
+    from camcli.images.isolated import decoding
     from camcli.outputs.files import FATAL
     from camcli.pipeline import bounded_map, explained
     from camcli.records import Failure
@@ -138,8 +141,11 @@ def _pages(
                 ) from error
             return failure(outcome.ref, outcome.image.facts, error, "write")
 
-    with ThreadPoolExecutor(workers) as pool:
-        found = explained(engine, refs, recipe, workers)
+    with (
+        decoding(chosen.isolate, workers, chosen.decode_timeout) as decoder,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        found = explained(engine, refs, recipe, workers, decoder)
         yield from bounded_map(pool, write, found, 2 * workers, prompt=True)
 
 

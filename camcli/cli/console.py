@@ -26,10 +26,12 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
-def emit(line: bytes) -> bool:
+def emit(line: bytes | str) -> bool:
     """A line of data on stdout; False where its reader has gone. OutputError where it is full."""
     if sys.stdout is None:
         return False
+    if isinstance(line, str):
+        line = line.encode(sys.stdout.encoding, "backslashreplace")
     try:
         sys.stdout.buffer.write(line)
         sys.stdout.flush()

@@ -20,7 +20,7 @@ from camcli.cli.events import LOG_JSON, Events, Sentences
 from camcli.cli.fleet import ALL_GPUS, explain_on
 from camcli.cli.options import with_settings
 from camcli.cli.process import interruptible, suit_torch
-from camcli.cli.request import model_request
+from camcli.cli.request import check_decoding, model_request
 from camcli.cluster.environment import shard_here
 from camcli.config import Config
 from camcli.errors import CamcliError, UsageError
@@ -116,11 +116,7 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str], shard: Shar
 
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to explain: name pictures or folders, or --files-from FILE")
-    if "decode_timeout" in asked and not chosen.isolate:
-        raise UsageError(
-            f"--decode-timeout {chosen.decode_timeout:g} needs --isolate: "
-            "a thread that decodes cannot be stopped, a process can"
-        )
+    check_decoding(chosen, asked)
     if chosen.overwrite and shard != WHOLE:
         raise UsageError(
             f"shard {shard} cannot --overwrite '{chosen.output}', which holds the other shards' "
@@ -193,7 +189,9 @@ def _list(run: Run, verbose: bool, teller: Sentences) -> None:
     """What would be explained, one path a line (`path<TAB>reason` with --verbose)."""
     reasons: Counter[str] = Counter()
     for ref, reason in run.pending():
-        print(f"{shown(ref.path)}\t{reason}" if verbose else shown(ref.path))
+        line = f"{shown(ref.path)}\t{reason}" if verbose else shown(ref.path)
+        if not emit(line + "\n"):
+            return
         reasons[reason] += 1
     teller.planned(reasons)
 

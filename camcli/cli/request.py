@@ -1,7 +1,8 @@
-"""The settings that say which model."""
+"""The settings that say which model, and how pictures are decoded."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from camcli.config import Config
@@ -32,6 +33,15 @@ def model_request(chosen: Config) -> ModelRequest:
         cast("Literal['auto', 'softmax', 'sigmoid']", chosen.activation),
         cast("Precision", chosen.precision),
     )
+
+
+def check_decoding(chosen: Config, asked: Set[str]) -> None:
+    """UsageError where a time limit was asked for that cannot be kept."""
+    if "decode_timeout" in asked and not chosen.isolate:
+        raise UsageError(
+            f"--decode-timeout {chosen.decode_timeout:g} needs --isolate: "
+            "a thread that decodes cannot be stopped, a process can"
+        )
 
 
 def _overrides(chosen: Config) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -21,7 +22,7 @@ from PIL import Image
 
 from camcli.errors import CamcliError
 from camcli.images import worker
-from camcli.images.decode import DecodeSettings, failure
+from camcli.images.decode import Decoder, DecodeSettings, failure, picture_of
 from camcli.images.geometry import Geometry
 from camcli.records import Decoded, Failure, FileFacts, ImageRef
 
@@ -42,6 +43,16 @@ class DecoderCrashError(Exception):
     def __init__(self, message: str, transient: bool = False) -> None:
         super().__init__(message)
         self.transient = transient
+
+
+@contextlib.contextmanager
+def decoding(isolate: bool, processes: int, timeout: float) -> Iterator[Decoder]:
+    """A decoder in processes of its own, or the one that works where it is called."""
+    if not isolate:
+        yield picture_of
+        return
+    with IsolatedDecoder(processes, timeout) as isolated:
+        yield isolated.decode
 
 
 class IsolatedDecoder:

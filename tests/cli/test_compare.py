@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from camcli.images import decode
 from camcli.images.discover import Inputs, Walk
 from camcli.outputs import colormaps, grid
 from camcli.records import Explanation
+from tests.images.decoding import failing_codec
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--overlay-size", "64"]
@@ -230,3 +232,16 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
     cli("compare", first.parent, "-o", tmp_path / "out", *SMALL, "-m", "hirescam", "-j", "1")
     assert len(written(tmp_path / "out")) == 20
     assert 0 < most <= 4
+
+
+def test_a_decoder_that_crashes_costs_one_page(
+    cli: Callable, tmp_path: Path, picture: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("in/a.png")
+    failing_codec(tmp_path / "site", monkeypatch)
+    (tmp_path / "in" / "b.png").write_text(f"signal {signal.SIGSEGV:02}")
+    picture("in/c.png", seed=1)
+    done = cli("compare", tmp_path / "in", "-o", tmp_path / "out", *SMALL)
+    assert done.status == 3
+    assert f"{tmp_path}/in/b.png: the decoder crashed (SIGSEGV)" in done.stderr
+    assert written(tmp_path / "out") == ["a.png.compare.png", "c.png.compare.png"]

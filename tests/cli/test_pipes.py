@@ -53,6 +53,13 @@ def test_head_closes_the_pipe_and_the_run_ends_quietly_with_its_work_committed(
     assert f"{25 - committed} explained, {committed} already done".encode() in again.stderr
 
 
+def test_head_ends_a_dry_run_quietly(images: Path) -> None:
+    (images.parent / "many").write_bytes(b"".join(b"%d.jpg\n" % n for n in range(30_000)))
+    done = shell(f"{CAMCLI} explain --files-from many -o out --dry-run | head -1", images.parent)
+    assert (done.returncode, done.stdout) == (0, b"0.jpg\n"), done.stderr
+    assert b"Broken pipe" not in done.stderr
+
+
 def test_find_print0_feeds_names_with_newlines(images: Path) -> None:
     (images / "0-chelsea.jpg").rename(images / "new\nline.jpg")
     command = f"find images -name '*line.jpg' -print0 | {CAMCLI} explain -0 --files-from - -o out"
