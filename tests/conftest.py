@@ -22,6 +22,8 @@ from camcli.models.eager import EagerNetwork
 from camcli.models.fallback import import_torchvision
 from camcli.models.loaded import LoadedModel
 from camcli.records import Decoded, ImageRef
+from tests import client
+from tests.serving import Server
 
 # The same examples everywhere, and no complaint about a machine that is busy.
 settings.register_profile(
@@ -131,14 +133,37 @@ def picture(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def camcli() -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Runs the command line as a process: `camcli("explain", folder, "-o", out, check=0)`."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts runs from a process that has torch loaded."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def path_to_camcli(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder whose `camcli` behaves as a process of its own, and where it can starts at once."""
+    command = f"'{sys.executable}' -m camcli"
+    if sys.platform == "linux":
+        server = request.getfixturevalue("server")
+        command = f"'{sys.executable}' -IS '{client.__file__}' '{server.socket}'"
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "camcli").write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    (folder / "camcli").chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def camcli(path_to_camcli: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs the command line: `camcli("explain", folder, "-o", out, check=0)`."""
 
     def run(
         *arguments: object, check: int | None = None, **options: object
     ) -> subprocess.CompletedProcess[bytes]:
         given = [a if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
-        command = [sys.executable, "-m", "camcli", *map(os.fspath, given)]
+        command = [path_to_camcli / "camcli", *map(os.fspath, given)]
         options = {"capture_output": True, "timeout": 300, "stdin": subprocess.DEVNULL} | options
         done = subprocess.run(command, check=False, **options)
         if check is not None:

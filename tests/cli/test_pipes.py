@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-CAMCLI = f"{sys.executable} -m camcli"
+PROCESS = f"{sys.executable} -m camcli"
 
 
 @pytest.fixture
@@ -29,9 +30,19 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    pipeline = ["bash", "-o", "pipefail", "-c", command]
-    return subprocess.run(pipeline, cwd=folder, capture_output=True, timeout=300, check=False)
+@pytest.fixture
+def shell(path_to_camcli: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+    """Runs a pipeline of programs: `shell("camcli explain images --json | head", folder)`."""
+
+    def run(command: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+        pipeline = ["bash", "-o", "pipefail", "-c", command]
+        path = os.pathsep.join([str(path_to_camcli), os.environ["PATH"]])
+        return subprocess.run(
+            pipeline, cwd=folder, env=os.environ | {"PATH": path}, capture_output=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+
+    return run
 
 
 def maps(out: Path) -> dict[str, bytes]:
@@ -39,9 +50,9 @@ def maps(out: Path) -> dict[str, bytes]:
 
 
 def test_head_closes_the_pipe_and_the_run_ends_quietly_with_its_work_committed(
-    images: Path,
+    images: Path, shell: Callable
 ) -> None:
-    done = shell(f"{CAMCLI} explain images -o out --batch-size 4 --json | head -3", images.parent)
+    done = shell("camcli explain images -o out --batch-size 4 --json | head -3", images.parent)
     assert done.returncode == 0
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 3
     assert b"Traceback" not in done.stderr
@@ -49,34 +60,34 @@ def test_head_closes_the_pipe_and_the_run_ends_quietly_with_its_work_committed(
     lines = (images.parent / "out" / "results.jsonl").read_bytes().splitlines()
     committed = len(lines)
     assert 3 <= committed < 25
-    again = shell(f"{CAMCLI} explain images -o out", images.parent)
+    again = shell("camcli explain images -o out", images.parent)
     assert f"{25 - committed} explained, {committed} already done".encode() in again.stderr
 
 
-def test_head_ends_a_dry_run_quietly(images: Path) -> None:
+def test_head_ends_a_dry_run_quietly(images: Path, shell: Callable) -> None:
     (images.parent / "many").write_bytes(b"".join(b"%d.jpg\n" % n for n in range(30_000)))
-    done = shell(f"{CAMCLI} explain --files-from many -o out --dry-run | head -1", images.parent)
+    done = shell("camcli explain --files-from many -o out --dry-run | head -1", images.parent)
     assert (done.returncode, done.stdout) == (0, b"0.jpg\n"), done.stderr
     assert b"Broken pipe" not in done.stderr
 
 
-def test_find_print0_feeds_names_with_newlines(images: Path) -> None:
+def test_find_print0_feeds_names_with_newlines(images: Path, shell: Callable) -> None:
     (images / "0-chelsea.jpg").rename(images / "new\nline.jpg")
-    command = f"find images -name '*line.jpg' -print0 | {CAMCLI} explain -0 --files-from - -o out"
+    command = "find images -name '*line.jpg' -print0 | camcli explain -0 --files-from - -o out"
     done = shell(command, images.parent)
     assert done.returncode == 0, done.stderr
     (line,) = (images.parent / "out" / "results.jsonl").read_bytes().splitlines()
     assert json.loads(line)["key"] == "images/new\nline.jpg"
 
 
-def test_a_dash_reads_a_list_from_stdin(images: Path) -> None:
-    done = shell(f"ls images/*coffee* | head -2 | {CAMCLI} explain - -o out -q", images.parent)
+def test_a_dash_reads_a_list_from_stdin(images: Path, shell: Callable) -> None:
+    done = shell("ls images/*coffee* | head -2 | camcli explain - -o out -q", images.parent)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert len(maps(images.parent / "out")) == 2
 
 
-def test_json_on_stdout_is_the_record_that_is_written(images: Path) -> None:
-    done = shell(f"{CAMCLI} explain images/0-chelsea.jpg -o out --json -q", images.parent)
+def test_json_on_stdout_is_the_record_that_is_written(images: Path, shell: Callable) -> None:
+    done = shell("camcli explain images/0-chelsea.jpg -o out --json -q", images.parent)
     (line,) = done.stdout.splitlines()
     record = json.loads(line)
     path = images.parent / "out" / "json" / f"{record['key']}.json"
@@ -84,8 +95,10 @@ def test_json_on_stdout_is_the_record_that_is_written(images: Path) -> None:
     assert record["predictions"][0]["label"] == "tiger cat"
 
 
-def test_cron_has_no_terminal_no_home_and_no_term(images: Path) -> None:
-    command = f"exec env -i PATH=/usr/bin:/bin {CAMCLI} explain images -o out --limit 2 < /dev/null"
+def test_cron_has_no_terminal_no_home_and_no_term(images: Path, shell: Callable) -> None:
+    command = (
+        f"exec env -i PATH=/usr/bin:/bin {PROCESS} explain images -o out --limit 2 < /dev/null"
+    )
     done = shell(command, images.parent)
     assert (done.returncode, done.stdout) == (0, b"")
     lines = done.stderr.decode().splitlines()
@@ -94,8 +107,8 @@ def test_cron_has_no_terminal_no_home_and_no_term(images: Path) -> None:
     assert len(lines) == 3
 
 
-def test_cron_may_close_every_stream(images: Path) -> None:
-    command = f"{CAMCLI} explain images -o out --limit 1 <&- >&- 2>&-"
+def test_cron_may_close_every_stream(images: Path, shell: Callable) -> None:
+    command = f"{PROCESS} explain images -o out --limit 1 <&- >&- 2>&-"
     assert shell(command, images.parent).returncode == 0
     assert len(maps(images.parent / "out")) == 1
 
@@ -125,15 +138,15 @@ def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_by
 
 
 def test_maps_have_the_same_bytes_alone_in_any_order_and_with_any_number_of_workers(
-    images: Path,
+    images: Path, shell: Callable
 ) -> None:
     folder = images.parent
-    shell(f"{CAMCLI} explain images -o whole -j 4", folder)
+    shell("camcli explain images -o whole -j 4", folder)
     whole = maps(folder / "whole")
     assert len(whole) == 25
-    shell(f"ls images/* | sort -r | {CAMCLI} explain - -o reversed -j 1", folder)
+    shell("ls images/* | sort -r | camcli explain - -o reversed -j 1", folder)
     assert maps(folder / "reversed") == whole
-    shell(f"{CAMCLI} explain images/3-rocket.jpg -o alone", folder)
+    shell("camcli explain images/3-rocket.jpg -o alone", folder)
     assert maps(folder / "alone") == {"3-rocket.jpg.npz": whole["3-rocket.jpg.npz"]}
     assert np.load(folder / "alone" / "maps" / "images" / "3-rocket.jpg.npz")["cams"].any()
 

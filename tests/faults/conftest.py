@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,99 +17,12 @@ import pytest
 from PIL import Image
 
 from camcli.outputs.audit import Audit
+from tests.serving import Ended, Server, Started
 from tests.written import journalled, outputs
 
 RESULTS = "results.jsonl"
 SLOW, SOAK = pytest.mark.slow, pytest.mark.soak
-HERE = Path(__file__).parent
 SMALL = ("--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2")
-NORMAL: dict[str, Any] = {
-    "environment": {},
-    "limits": {},
-    "powerless": False,
-    "lost_cwd": False,
-    "unordered": False,
-    "interval": 0.02,
-}
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended, and what it said."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-
-class Server:
-    """Starts runs from a process that has torch loaded."""
-
-    def __init__(self, scratch: Path, shim: Path | None) -> None:
-        self.scratch, self.shim = scratch, shim
-        preload = {"LD_PRELOAD": str(shim)} if shim else {}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.served"],
-            cwd=HERE.parents[1],
-            env=os.environ | preload | {"OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._count = 0
-
-    def ask(self, **wanted: object) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(wanted, default=str).encode() + b"\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def start(self, *arguments: object, **options: Any) -> Started:
-        self._count += 1
-        streams = [self.scratch / f"{self._count}.{name}" for name in ("out", "err")]
-        wanted = NORMAL | {"cwd": self.scratch, "stdout": streams[0], "stderr": streams[1]}
-        wanted |= options | {"arguments": [str(argument) for argument in arguments]}
-        return Started(self, self.ask(**wanted), *streams)
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-
-
-@dataclass(frozen=True)
-class Started:
-    """A run in progress, the first of a process group of its own."""
-
-    server: Server
-    pid: int
-    stdout: Path
-    stderr: Path
-
-    def signal(self, number: int, group: bool = False) -> None:
-        (os.killpg if group else os.kill)(self.pid, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.wait()
-
-    def wait(self) -> Ended:
-        status = self.server.ask(wait=self.pid)
-        texts = [path.read_text() if path.is_file() else "" for path in (self.stdout, self.stderr)]
-        return Ended(status, *texts)
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    scratch = tmp_path_factory.mktemp("server")
-    shim = None
-    if sys.platform == "linux" and shutil.which("gcc"):
-        shim = scratch / "faulty.so"
-        command = ["gcc", "-shared", "-fPIC", "-O1", HERE / "faulty.c", "-o", shim, "-ldl"]
-        subprocess.run(command, check=True)
-    server = Server(scratch, shim)
-    yield server
-    server.close()
 
 
 @pytest.fixture
