@@ -71,13 +71,23 @@ def parse_target(text: str, classes: Classes) -> Choose:
     if text.startswith("top:"):
         count = _top_count(text, classes)
         return lambda ref, ranked: tuple(Target(index) for index in ranked[:count])
-    if text == "folder":
-        return lambda ref, ranked: (_folder_target(ref, classes),)
-    if text.startswith("csv:"):
-        return _csv_rule(text[4:], classes)
+    if text == "folder" or text.startswith("csv:"):
+        given = given_class(text, classes)
+        return lambda ref, ranked: (Target(given(ref)),)
     fixed = [_combination(part.strip(), classes) for part in _parts(text, classes)]
     distinct = tuple(dict.fromkeys(fixed))
     return lambda ref, ranked: distinct
+
+
+def given_class(text: str, classes: Classes, option: str = "--target") -> Callable[[ImageRef], int]:
+    """The rule that reads each picture's given class: `folder` or `csv:FILE`.
+
+    It raises NoTargetError for a picture of which nothing is given. `option` is named where the
+    table cannot be read, which is a UsageError.
+    """
+    if text == "folder":
+        return lambda ref: _folder_class(ref, classes)
+    return _csv_rule(text[4:], classes, option)
 
 
 def score(logits: Tensor, targets: Sequence[Target]) -> Tensor:
@@ -121,35 +131,35 @@ def _combination(text: str, classes: Classes) -> Target:
     return Target(classes.find(text))
 
 
-def _folder_target(ref: ImageRef, classes: Classes) -> Target:
+def _folder_class(ref: ImageRef, classes: Classes) -> int:
     folder = os.path.basename(os.path.dirname(os.path.abspath(ref.path)))
     try:
-        return Target(classes.find(folder))
+        return classes.find(folder)
     except UsageError as error:
         raise NoTargetError(f"the folder '{folder}' is no class: {error}") from error
 
 
-def _csv_rule(path: str, classes: Classes) -> Choose:
+def _csv_rule(path: str, classes: Classes, option: str) -> Callable[[ImageRef], int]:
     """Rows are matched by key, by the path as given, or by the path beside the CSV file."""
-    rows = _read_csv(path, classes)
+    rows = _read_csv(path, classes, option)
     base = os.path.dirname(os.path.abspath(path))
     by_name = {os.path.normpath(name): index for name, index in rows}
     by_path = {os.path.join(base, name): index for name, index in by_name.items()}
 
-    def choose(ref: ImageRef, ranked: Sequence[int]) -> tuple[Target, ...]:
+    def choose(ref: ImageRef) -> int:
         for found in (
             by_name.get(ref.key),
             by_name.get(os.path.normpath(ref.path)),
             by_path.get(os.path.abspath(ref.path)),
         ):
             if found is not None:
-                return (Target(found),)
+                return found
         raise NoTargetError(f"no row for '{ref.key}' in {path}")
 
     return choose
 
 
-def _read_csv(path: str, classes: Classes) -> list[tuple[str, int]]:
+def _read_csv(path: str, classes: Classes, option: str) -> list[tuple[str, int]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -158,7 +168,7 @@ def _read_csv(path: str, classes: Classes) -> list[tuple[str, int]]:
             what = next((c for c in _CLASS_COLUMNS if c in columns), None)
             if where is None or what is None:
                 raise UsageError(
-                    f"--target csv:{path}: the first line must name a column of "
+                    f"{option} csv:{path}: the first line must name a column of "
                     f"{'|'.join(_PATH_COLUMNS)} and one of {'|'.join(_CLASS_COLUMNS)}, "
                     f"not {columns}"
                 )
@@ -166,4 +176,4 @@ def _read_csv(path: str, classes: Classes) -> list[tuple[str, int]]:
     except UsageError:
         raise
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--target csv:{path} cannot be read: {error}") from error
+        raise UsageError(f"{option} csv:{path} cannot be read: {error}") from error

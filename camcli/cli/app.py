@@ -24,6 +24,7 @@ from camcli.cli import (
     methods,
     models,
     render,
+    report,
     verify,
 )
 from camcli.cli.console import complain
@@ -49,6 +50,7 @@ def _add(name: str, command: Callable[..., None]) -> None:
 for name, command in (
     ("explain", explain.command),
     ("render", render.command),
+    ("report", report.command),
     ("verify", verify.command),
     ("merge", merge.command),
     ("compare", compare.command),

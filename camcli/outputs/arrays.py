@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +65,22 @@ def encode(explanation: Explanation) -> bytes:
 def read(path: Path) -> tuple[list[Maps], Geometry]:
     """The maps of an NPZ in the order of its record, and the geometry to draw them by."""
     with np.load(path, allow_pickle=False) as file:
-        maps = [
-            file[str(name)][int(row)] for name, row in zip(file["array"], file["row"], strict=True)
-        ]
+        maps = _maps(file, [str(name) for name in file["array"]], file["row"].tolist())
         width, height = (int(v) for v in file["image_size"])
         across, down = (int(v) for v in file["view_size"])
         left, top, right, bottom = (float(v) for v in file["crop_box"])
     return maps, Geometry((width, height), (across, down), (left, top, right, bottom))
+
+
+def maps_of(path: Path, names: Sequence[str], rows: Sequence[int]) -> list[Maps]:
+    """The maps in these rows of these arrays, as the record names them, and nothing else."""
+    with np.load(path, allow_pickle=False) as file:
+        return _maps(file, names, rows)
+
+
+def _maps(file: Mapping[str, Maps], names: Sequence[str], rows: Sequence[int]) -> list[Maps]:
+    stacks = {name: file[name] for name in dict.fromkeys(names)}  # reading one takes a while
+    return [stacks[name][row] for name, row in zip(names, rows, strict=True)]
 
 
 def _index(index: int | None) -> int:

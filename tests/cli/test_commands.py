@@ -24,8 +24,8 @@ from camcli.cli.app import app
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
-COMMANDS = [["explain"], ["render"], ["merge"], ["compare"], ["models"], ["layers"], ["methods"],
-            ["bench"], ["doctor"], ["verify"], ["config", "show"]]  # fmt: skip
+COMMANDS = [["explain"], ["render"], ["report"], ["merge"], ["compare"], ["models"], ["layers"],
+            ["methods"], ["bench"], ["doctor"], ["verify"], ["config", "show"]]  # fmt: skip
 
 
 def test_version_names_the_program(cli: Callable) -> None:
@@ -59,7 +59,7 @@ def test_every_help_ends_with_an_example_that_runs(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SAMPLES, "samples")
     shutil.copytree(ROOT / "configs", "configs")
-    if command in (["render"], ["verify"], ["merge"]):
+    if command in (["render"], ["report"], ["verify"], ["merge"]):
         cli("explain", "samples", "-o", "out", *SMALL)
     done = cli(*shlex.split(example))
     assert done.status == 0, done.stderr
