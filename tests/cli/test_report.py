@@ -40,7 +40,7 @@ def test_a_report_says_what_it_holds_and_where_it_is(out: Path, cli: Callable) -
 
 
 def test_a_real_run_has_a_report(tmp_path: Path, cli: Callable) -> None:
-    arguments = ["-m", "hirescam,layercam", "--target", "top:2", *SMALL]
+    arguments = ["-m", "hirescam,layercam", "--target", "top:2", "--labels", "imagenet1k", *SMALL]
     assert cli("explain", SAMPLES, "-o", tmp_path / "out", *arguments).status == 0
     assert cli("report", tmp_path / "out").status == 0
     page = read(tmp_path / "out")
