@@ -1,4 +1,4 @@
-"""Names and cards of methods and model sources. No torch here, so that --help can list them."""
+"""Names and cards of methods, model sources and metrics. No torch here: --help can list them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ Needs = Literal["gradient", "weights", "activation", "forwards", "attention", "i
 Units = Literal["score", "none"]
 Scope = Literal["layer", "layers", "network"]
 MethodFunction = Callable[[Any], "Tensor"]
+Better = Literal["higher", "lower", "neither"]
+Kind = Literal["faithfulness", "robustness", "complexity", "localisation"]
+Asks = Literal["maps", "forwards", "explaining", "annotations"]
+MetricFunction = Callable[[Any], Iterable[float | None]]
 
 ALL_GRADIENT = "all-gradient"
 _ALIASES = {"gradientxactivation": "hirescam", "gradxactivation": "hirescam"}
@@ -56,8 +60,34 @@ class Source:
     load: Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a map: `function(subject)` returns one value for each of `subject.cams`, None
+    where a map has none.
+
+    `kind` is the question that it asks; only metrics of one kind can contradict each other. `needs`
+    is what it takes beyond the maps: further `forwards`, `explaining` again, or `annotations`.
+    `pictures` is how many it measures where nothing else is asked for; None is all of them.
+    """
+
+    name: str
+    title: str
+    paper: str
+    better: Better
+    kind: Kind
+    needs: Asks
+    pictures: int | None
+    function: MetricFunction
+
+    @property
+    def doc(self) -> str:
+        """The function's docstring: definition, source, cost, what it is known to get wrong."""
+        return inspect.cleandoc(self.function.__doc__ or "")
+
+
 METHODS: dict[str, Method] = {}
 SOURCES: dict[str, Source] = {}
+METRICS: dict[str, Metric] = {}
 
 
 def method(
@@ -83,6 +113,41 @@ def source(
         return load
 
     return register
+
+
+def metric(
+    *,
+    title: str,
+    paper: str,
+    better: Better,
+    kind: Kind,
+    needs: Asks = "maps",
+    pictures: int | None = None,
+) -> Callable[[MetricFunction], MetricFunction]:
+    """Register the decorated function as a metric under its own name."""
+
+    def register(function: MetricFunction) -> MetricFunction:
+        name = function.__name__
+        METRICS[name] = Metric(name, title, paper, better, kind, needs, pictures, function)
+        return function
+
+    return register
+
+
+def find_metrics(names: Iterable[str]) -> list[Metric]:
+    """The metrics of those names, each once, however they are spelled.
+
+    Any other name is a UsageError with a suggestion.
+    """
+    known = {_plain(name): metric for name, metric in METRICS.items()}
+    found: dict[str, Metric] = {}
+    for name in names:
+        if _plain(name) not in known:
+            hint = did_you_mean(name, METRICS) or "."
+            raise UsageError(f"no metric '{name}'{hint} List them: camcli evaluate --help")
+        own = known[_plain(name)]
+        found[own.name] = own
+    return list(found.values())
 
 
 def find_method(name: str) -> Method:

@@ -24,7 +24,8 @@ from camcli.cli.app import app
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
-COMMANDS = [["explain"], ["render"], ["report"], ["merge"], ["compare"], ["models"], ["layers"],
+COMMANDS = [["explain"], ["render"], ["report"], ["merge"], ["compare"], ["evaluate"],
+             ["models"], ["layers"],
             ["methods"], ["bench"], ["doctor"], ["verify"], ["config", "show"]]  # fmt: skip
 
 
