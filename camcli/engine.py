@@ -104,6 +104,18 @@ class Engine:
         return found
 
     @recording()
+    def maps(
+        self, view: Tensor, seeds: Sequence[int], rows: Sequence[Sequence[Target]]
+    ) -> list[dict[tuple[str, str], Tensor]]:
+        """The maps of a normalised batch (N, 3, H, W) for rows of one target a picture: for each
+        row (N, h, w) by method and layer. `seeds` has one number a picture, for what is random.
+        """
+        return [
+            {(maps.method.name, maps.layer): maps.cam for maps in row}
+            for row in self._maps(self._pass(view, seeds), rows)
+        ]
+
+    @recording()
     def _explained(self, pictures: Sequence[Decoded]) -> list[Explanation | Failure]:
         blank = np.zeros_like(pictures[0].view)
         padding = [blank] * (self.batch_size - len(pictures))

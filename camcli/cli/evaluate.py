@@ -143,14 +143,20 @@ def _measure(evaluation: Evaluation, chosen: Config) -> None:
 
 def _report(evaluation: Evaluation, output: Path, quiet: bool) -> None:
     from camcli.evaluation import report
+    from camcli.evaluation.contradictions import contradictions
 
     measured = evaluation.measured
     if not measured.keys:
         return
     found = report.findings(measured)
-    report.write(output, evaluation.about(camcli.__version__), found, measured)
+    contradicting = [*contradictions(measured)]
+    about = evaluation.about(camcli.__version__)
+    report.write(output, about, found, contradicting, measured)
     for line in report.table(found):
-        print(line)
+        print(shown(line))
+    names = report.names_of(measured.rows)
+    for contradiction in contradicting:
+        print(shown(contradiction.sentence(names)))
     if not quiet:
         lost = f", {evaluation.failed:,} failed" if evaluation.failed else ""
         say(f"camcli: {len(measured.keys):,} measured{lost}: {shown(str(output))}")

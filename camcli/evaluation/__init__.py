@@ -1,5 +1,5 @@
 """What maps are worth, measured: over pictures, or over a finished run. No torch is loaded here."""
 
-from camcli.evaluation import recorded, removal
+from camcli.evaluation import perturbation, recorded, removal, road
 
-__all__ = ["recorded", "removal"]
+__all__ = ["perturbation", "recorded", "removal", "road"]

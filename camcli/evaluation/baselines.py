@@ -7,12 +7,8 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor
 
 RANDOM, EDGES = "(random)", "(edges)"
+"""Uniform noise on the grid of the picture's first map, and the edges of its view."""
 BASELINES = (RANDOM, EDGES)
-
-
-def noise(grid: tuple[int, int], seed: int) -> Tensor:
-    """Uniform in [0, 1), (h, w), the same for the same seed."""
-    return torch.rand(grid, generator=torch.Generator().manual_seed(seed))
 
 
 def edges(view: Tensor) -> Tensor:

@@ -53,13 +53,14 @@ class Evaluation:
         self,
         plan: Plan,
         model: LoadedModel,
+        engine: Engine | None,
         batch_size: int,
         explanations: Iterator[Explanation | Failure],
         about: Mapping[str, Any],
     ) -> None:
         self.model = replace(model, precision="fp32")
         self.measured = Measurements(
-            Answers(self.model, batch_size), plan.metrics, plan.pictures, plan.seed
+            Answers(self.model, batch_size), engine, plan.metrics, plan.pictures, plan.seed
         )
         self.failed = 0
         self.stopped = False
@@ -132,7 +133,7 @@ def of_pictures(
         "precision": engine.model.precision,
     }
     found = explained(engine, refs, settings, plan.workers)
-    return Evaluation(plan, model, engine.batch_size, found, about)
+    return Evaluation(plan, model, engine, engine.batch_size, found, about)
 
 
 def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
@@ -145,4 +146,6 @@ def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
     settings = DecodeSettings(model.preprocessing, None, plan.max_pixels)
     about = {"run": str(directory), **run.about()}
     found = run.explanations(results, settings, plan.workers)
-    return Evaluation(plan, model, run.batch_size, found, about)
+    again = any(metric.needs == "explaining" for metric in plan.metrics)
+    engine = run.engine(model) if again else None
+    return Evaluation(plan, model, engine, run.batch_size, found, about)

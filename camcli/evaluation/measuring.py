@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from camcli.engine import Engine
 from camcli.evaluation.answers import Answers
 from camcli.evaluation.baselines import BASELINES
 from camcli.evaluation.bootstrap import Values
@@ -41,11 +42,13 @@ class Measurements:
     def __init__(
         self,
         answers: Answers,
+        engine: Engine | None,
         metrics: Sequence[Metric],
         pictures: Mapping[str, int | None],
         seed: int,
     ) -> None:
-        self.answers, self.metrics, self.limits, self.seed = answers, metrics, pictures, seed
+        self.answers, self.engine, self.seed = answers, engine, seed
+        self.metrics, self.limits = metrics, pictures
         self.keys: list[str] = []
         """The pictures that were measured, in order; each metric has values of the first ones."""
         self._rows: dict[Row, int] = {}
@@ -58,7 +61,7 @@ class Measurements:
 
     def add(self, explanation: Explanation) -> None:
         """Measure one picture."""
-        subject = Subject(explanation, self.answers, self.seed)
+        subject = Subject(explanation, self.answers, self.engine, self.seed)
         columns = [self._rows.setdefault(Row(cam.method, cam.layer), len(self._rows))
                    for cam in subject.cams]  # fmt: skip
         finite = [bool(np.isfinite(cam.cam).all()) for cam in subject.cams]

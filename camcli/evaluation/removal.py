@@ -144,30 +144,27 @@ def _shown(subject: Subject) -> Tensor:
 
 def _deletion(subject: Subject, fill: Fill) -> list[float | None]:
     background = _background(subject, fill)
-    cut = subject.ranks[0].numel() / STEPS
-
-    def removed(chosen: Tensor) -> Tensor:
-        gone = (
-            subject.ranks[chosen // (STEPS - 1)] < (chosen % (STEPS - 1) + 1)[:, None, None] * cut
-        )
-        return background.where(gone[:, None], subject.view)
-
-    inner = subject.chances(STEPS - 1, removed)
+    inner = _exchanged(subject, subject.view, background)
     return _area(subject.chance, inner, _emptied(subject, fill, background))
 
 
 def _insertion(subject: Subject, fill: Fill) -> list[float | None]:
     background = _background(subject, fill)
-    cut = subject.ranks[0].numel() / STEPS
-
-    def inserted(chosen: Tensor) -> Tensor:
-        there = (
-            subject.ranks[chosen // (STEPS - 1)] < (chosen % (STEPS - 1) + 1)[:, None, None] * cut
-        )
-        return subject.view.where(there[:, None], background)
-
-    inner = subject.chances(STEPS - 1, inserted)
+    inner = _exchanged(subject, background, subject.view)
     return _area(_emptied(subject, fill, background), inner, subject.chance)
+
+
+def _exchanged(subject: Subject, before: Tensor, after: Tensor) -> Tensor:
+    """p(target) of each map while pixels of `before` become those of `after`, the most relevant
+    first, (M, steps - 1): both ends are known.
+    """
+    inner, each = STEPS - 1, subject.ranks[0].numel() / STEPS
+
+    def exchanged(chosen: Tensor) -> Tensor:
+        changed = subject.ranks[chosen // inner] < (chosen % inner + 1)[:, None, None] * each
+        return after.where(changed[:, None], before)
+
+    return subject.chances(inner, exchanged)
 
 
 def _area(first: Tensor, inner: Tensor, last: Tensor) -> list[float | None]:

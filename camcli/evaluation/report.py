@@ -9,12 +9,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from camcli.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Interval, intervals
+from camcli.evaluation.contradictions import Contradiction
 from camcli.evaluation.measuring import Measurements, Row
 from camcli.outputs.files import atomic, output_error
-from camcli.registry import Metric
+from camcli.registry import Kind, Metric
 
 SCHEMA_VERSION = 1
 _WIDE = 100
@@ -35,21 +36,20 @@ class Finding:
 
 
 def findings(measured: Measurements) -> list[Finding]:
-    """Every metric with its intervals; the same seed gives the same."""
+    """Every metric with its intervals, by kind; the same seed gives the same."""
+    kinds = get_args(Kind)
     return [
         Finding(
             metric,
             [*zip(measured.rows, intervals(measured.values(metric), measured.seed), strict=True)],
         )
-        for metric in measured.metrics
+        for metric in sorted(measured.metrics, key=lambda metric: kinds.index(metric.kind))
     ]
 
 
 def table(found: Sequence[Finding]) -> Iterator[str]:
     """Lines of at most 100 characters: a row a method, a column a metric, blocks by kind."""
-    rows = [row for row, _ in found[0].rows] if found else []
-    several = len({row.layer for row in rows if not row.baseline}) > 1
-    names = [f"{row.method} {row.layer}".strip() if several else row.method for row in rows]
+    names = [*names_of([row for row, _ in found[0].rows]).values()]
     width = max([len("lower is better"), *map(len, names)])
     for block in _blocks(found, _WIDE - width):
         wide = [max(_CELL, len(one.metric.name)) for one in block]
@@ -64,6 +64,12 @@ def table(found: Sequence[Finding]) -> Iterator[str]:
         for n, name in enumerate(names):
             yield line(name, [_cell(one.rows[n][1]) for one in block])
         yield ""
+
+
+def names_of(rows: Sequence[Row]) -> dict[Row, str]:
+    """What the rows are called, with their layers where there are several."""
+    several = len({row.layer for row in rows if not row.baseline}) > 1
+    return {row: f"{row.method} {row.layer}".strip() if several else row.method for row in rows}
 
 
 def _blocks(found: Sequence[Finding], room: int) -> Iterator[list[Finding]]:
@@ -120,11 +126,16 @@ def summary(found: Sequence[Finding]) -> list[dict[str, Any]]:
 
 
 def write(
-    directory: Path, about: Mapping[str, Any], found: Sequence[Finding], measured: Measurements
+    directory: Path,
+    about: Mapping[str, Any],
+    found: Sequence[Finding],
+    contradicting: Sequence[Contradiction],
+    measured: Measurements,
 ) -> None:
     """evaluation.json: the means and what is needed to repeat them; evaluation.csv: a line for
     every picture, row and metric. OutputError where they cannot be written.
     """
+    names = names_of(measured.rows)
     content = {
         "schema_version": SCHEMA_VERSION,
         **about,
@@ -133,6 +144,15 @@ def write(
         "confidence": CONFIDENCE,
         "views_asked": measured.answers.asked,
         "metrics": summary(found),
+        "contradictions": [
+            {
+                "metrics": [one.first.name, one.second.name],
+                "pairs": [[names[better], names[worse]] for better, worse in one.pairs],
+                "compared": one.compared,
+                "sentence": one.sentence(names),
+            }
+            for one in contradicting
+        ],
     }
     text = json.dumps(content, indent=1, ensure_ascii=True, default=str).encode() + b"\n"
     try:

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from camcli.engine import Engine
 from camcli.errors import ModelError, OutputError, UsageError
 from camcli.images.decode import DecodeSettings, UnfitPictureError, decode, failure
 from camcli.images.preprocess import Preprocessing
@@ -81,6 +82,17 @@ class StoredRun:
         if not isinstance(size, int) or size < 1:
             raise self._damaged(ValueError(f"batch_size is {size}"))
         return size
+
+    def engine(self, model: LoadedModel) -> Engine:
+        """The model with the methods and layers of the run, to explain again."""
+        try:
+            asked, smooth = self.run["request"], self.run["identity"]["smoothing"]
+            methods, layers = tuple(asked["methods"]), tuple(asked["layers"])
+        except (KeyError, TypeError) as error:
+            raise self._damaged(error) from error
+        return Engine(
+            model, methods=methods, layers=layers, smooth=smooth, batch_size=self.batch_size
+        )
 
     def about(self) -> dict[str, Any]:
         """What of the run decides the figures, for evaluation.json."""

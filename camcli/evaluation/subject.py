@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from camcli.cam import targets as scores
+from camcli.engine import Engine
 from camcli.evaluation.answers import Answers, Make
-from camcli.evaluation.baselines import EDGES, RANDOM, edges, noise
+from camcli.evaluation.baselines import EDGES, RANDOM, edges
 from camcli.models.transfer import to_host, wait
 from camcli.records import Cam, Decoded, Explanation, Target
-
-T = TypeVar("T")
 
 
 class Subject:
@@ -26,14 +25,16 @@ class Subject:
     `cams` holds the explanation's maps, then two baselines for each of its targets.
     """
 
-    def __init__(self, explanation: Explanation, answers: Answers, seed: int) -> None:
+    def __init__(
+        self, explanation: Explanation, answers: Answers, engine: Engine | None, seed: int
+    ) -> None:
+        """`engine` is needed by what explains again; it has the methods of the explanation."""
         self.image: Decoded = explanation.image
-        self.answers = answers
-        self.seed = (seed << 60) + int(self.image.facts.sha256[:15] or "0", 16) & (1 << 63) - 1
-        """Decides all that is random: the run's seed and the picture's own."""
+        self.answers, self.engine, self.seed = answers, engine, seed
         self.view: Tensor = answers.model.inputs([self.image.view])[0]
+        """Normalised, (3, H, W), on the model's device."""
         self.cams: tuple[Cam, ...] = (*explanation.cams, *self._baselines(explanation.cams))
-        self._kept: dict[str, object] = {}
+        self._kept: dict[str, Tensor] = {}
 
     @property
     def targets(self) -> list[Target]:
@@ -66,10 +67,19 @@ class Subject:
         return ranks.reshape(self.heat.shape).to(self.view.device)
 
     @cached_property
+    def clean(self) -> Tensor:
+        """The logits of the view itself, (1, classes)."""
+        return self.answers.logits(1, lambda _: self.view[None])
+
+    @cached_property
     def chance(self) -> Tensor:
         """The probability of each map's target on the view itself, (M,)."""
-        logits = self.answers.logits(1, lambda _: self.view[None])
-        return self._read(logits.expand(len(self.cams), -1))
+        return self._host(self.answers.chances(self._clean_rows, self.targets))
+
+    @cached_property
+    def score(self) -> Tensor:
+        """Each map's target's logit on the view itself, (M,)."""
+        return self._host(scores.score(self._clean_rows, self.targets))
 
     def chances(self, variants: int, make: Make) -> Tensor:
         """The probability of each map's target on its own variants, (M, variants).
@@ -94,19 +104,42 @@ class Subject:
             self._host(scores.score(logits, [target] * variants)) for target in self.targets
         ])  # fmt: skip
 
-    def kept(self, name: str, work: Callable[[], T]) -> T:
+    def explained_again(self, views: Tensor) -> list[Tensor]:
+        """Of each map its method's maps of changed views, (N, 3, H, W) -> (N, h, w) each."""
+        if self.engine is None:
+            raise ValueError("a metric that explains again was not registered so")
+        targets = list(dict.fromkeys(self.targets))
+        size, seed = self.engine.batch_size, int(self.image.facts.sha256[:15] or "0", 16)
+        parts = [
+            self.engine.maps(part, [seed] * len(part), [[t] * len(part) for t in targets])
+            for part in views.split(size)
+        ]
+        found = []
+        for cam in self.cams:
+            if cam.method == RANDOM:
+                found.append(torch.from_numpy(cam.cam).expand(len(views), -1, -1))
+            elif cam.method == EDGES:
+                found.append(edges(views))
+            else:
+                row, which = targets.index(cam.target), (cam.method, cam.layer)
+                found.append(torch.cat([part[row][which] for part in parts]))
+        return found
+
+    def kept(self, name: str, work: Callable[[], Tensor]) -> Tensor:
         """What metrics have in common is worked out once."""
         if name not in self._kept:
             self._kept[name] = work()
-        return self._kept[name]  # type: ignore[return-value]
+        return self._kept[name]
 
     def generator(self, purpose: str) -> torch.Generator:
         """Random numbers of the host, the same for the same picture, seed and purpose."""
-        mark = sum(ord(c) << 8 * (i % 6) for i, c in enumerate(purpose))
-        return torch.Generator().manual_seed(self.seed ^ mark)
+        text = f"{self.seed} {self.image.facts.sha256} {purpose}"
+        number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+        return torch.Generator().manual_seed(number >> 1)
 
-    def _read(self, logits: Tensor) -> Tensor:
-        return self._host(self.answers.chances(logits, self.targets))
+    @property
+    def _clean_rows(self) -> Tensor:
+        return self.clean.expand(len(self.cams), -1)
 
     def _host(self, values: Tensor) -> Tensor:
         host = to_host(values)
@@ -114,8 +147,8 @@ class Subject:
         return host.double()
 
     def _baselines(self, cams: Sequence[Cam]) -> list[Cam]:
-        grid = cams[0].cam.shape
-        maps = {RANDOM: noise((grid[0], grid[1]), self.seed).numpy(),
+        height, width = cams[0].cam.shape
+        maps = {RANDOM: torch.rand(height, width, generator=self.generator("random")).numpy(),
                 EDGES: edges(self.view[None])[0].cpu().numpy()}  # fmt: skip
         labels = {cam.target: cam for cam in cams}
         return [
