@@ -98,7 +98,7 @@ def _metrics(names: str | None) -> list[Metric]:
 
 def _run_among(inputs: Sequence[str], origins: dict[str, str]) -> Path | None:
     """The output directory that is to be evaluated; None where pictures are."""
-    runs = [Path(name) for name in inputs if name != "-" and manifest.started(Path(name))]
+    runs = [Path(name) for name in inputs if os.path.isdir(name) and manifest.started(Path(name))]
     if not runs:
         return None
     if len(inputs) > 1:
@@ -142,12 +142,21 @@ def _measure(evaluation: Evaluation, chosen: Config) -> None:
 
 
 def _report(evaluation: Evaluation, output: Path, quiet: bool) -> None:
+    measured = evaluation.measured
+    if measured.keys:
+        _write(evaluation, output)
+    if not quiet:
+        lost = f", {evaluation.failed:,} failed" if evaluation.failed else ""
+        say(f"camcli: {len(measured.keys):,} measured{lost}: {shown(str(output))}")
+        for sentence in evaluation.remarks:
+            say(shown(sentence))
+
+
+def _write(evaluation: Evaluation, output: Path) -> None:
     from camcli.evaluation import report
     from camcli.evaluation.contradictions import contradictions
 
     measured = evaluation.measured
-    if not measured.keys:
-        return
     found = report.findings(measured)
     contradicting = [*contradictions(measured)]
     about = evaluation.about(camcli.__version__)
@@ -157,8 +166,3 @@ def _report(evaluation: Evaluation, output: Path, quiet: bool) -> None:
     names = report.names_of(measured.rows)
     for contradiction in contradicting:
         print(shown(contradiction.sentence(names)))
-    if not quiet:
-        lost = f", {evaluation.failed:,} failed" if evaluation.failed else ""
-        say(f"camcli: {len(measured.keys):,} measured{lost}: {shown(str(output))}")
-        for sentence in evaluation.model.remarks:
-            say(shown(sentence))

@@ -57,11 +57,14 @@ class Evaluation:
         batch_size: int,
         explanations: Iterator[Explanation | Failure],
         about: Mapping[str, Any],
+        remarks: tuple[str, ...] = (),
     ) -> None:
         self.model = replace(model, precision="fp32")
         self.measured = Measurements(
             Answers(self.model, batch_size), engine, plan.metrics, plan.pictures, plan.seed
         )
+        self.remarks = (*remarks, *model.remarks)
+        """What should be known of the figures, in sentences."""
         self.failed = 0
         self.stopped = False
         self._explanations, self._about, self._started = explanations, about, now()
@@ -148,4 +151,10 @@ def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
     found = run.explanations(results, settings, plan.workers)
     again = any(metric.needs == "explaining" for metric in plan.metrics)
     engine = run.engine(model) if again else None
-    return Evaluation(plan, model, engine, run.batch_size, found, about)
+    remarks: tuple[str, ...] = ()
+    if run.in_progress:
+        remarks = (
+            f"camcli: the run in '{directory}' goes on or was killed: what it has committed so "
+            "far was evaluated",
+        )
+    return Evaluation(plan, model, engine, run.batch_size, found, about, remarks)

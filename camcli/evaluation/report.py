@@ -179,7 +179,7 @@ def _csv(measured: Measurements) -> Iterator[bytes]:
 def _encoded(lines: Sequence[Sequence[str]]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue().encode()
+    return buffer.getvalue().encode(errors="backslashreplace")
 
 
 def _cell_of(text: str) -> str:

@@ -19,6 +19,7 @@ from camcli.outputs.record import Record
 from camcli.outputs.results import Result, results
 from camcli.pipeline import bounded_map
 from camcli.records import Cam, Explanation, Failure, ImageRef, ModelRequest, Target
+from camcli.registry import SOURCES
 
 
 class StoredRun:
@@ -51,6 +52,7 @@ class StoredRun:
             base = self.run["cwd"]
             for name in ("name", "weights", "labels"):
                 asked[name] = _found(asked[name], base)
+            self._own_code(str(asked["name"]), trust)
             known = {f.name: asked[f.name] for f in fields(ModelRequest) if f.name in asked}
             return ModelRequest(
                 **known | {"device": device, "trust": trust, "preprocessing": recipe}
@@ -65,7 +67,7 @@ class StoredRun:
             named, activation = self.run["model"]["name"], self.run["model"]["activation"]
             recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()}
             preprocessing = Preprocessing(**recipe)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(error) from error
         now = model.weights_sha256 or model.weights
         if now != before:
@@ -125,6 +127,15 @@ class StoredRun:
 
         with ThreadPoolExecutor(workers) as pool:
             yield from bounded_map(pool, read, found, 2 * workers)
+
+    def _own_code(self, name: str, trust: bool) -> None:
+        """UsageError where the run file names code that nobody here has named."""
+        source = next((source for source in SOURCES.values() if source.opens(name)), None)
+        if source is not None and source.name == "python" and not trust:
+            raise UsageError(
+                f"the model of '{self.directory}' is the code '{name}'; "
+                "where you trust it to run, give --trust-model"
+            )
 
     def _damaged(self, error: Exception) -> OutputError:
         return OutputError(

@@ -112,7 +112,7 @@ class Subject:
         size, seed = self.engine.batch_size, int(self.image.facts.sha256[:15] or "0", 16)
         parts = [
             self.engine.maps(part, [seed] * len(part), [[t] * len(part) for t in targets])
-            for part in views.split(size)
+            for part in torch.split(views, size)
         ]
         found = []
         for cam in self.cams:
