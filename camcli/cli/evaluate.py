@@ -20,7 +20,6 @@ from camcli.cli.process import interruptible, own_process
 from camcli.cli.request import OPENING, model_request
 from camcli.config import Config
 from camcli.errors import UsageError
-from camcli.outputs import manifest
 from camcli.registry import METRICS, Metric, find_metrics
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def command(
     the output directory (of a run: its own evaluation/). Costly metrics take a random sample;
     --limit N has every metric take N pictures.
 
-    Example: camcli evaluate samples -m hirescam,layercam --metrics deletion_blur,sparseness
+    Example: camcli evaluate samples -m hirescam,layercam --metrics average_drop,sparseness
     """
     chosen, origins = settings.resolve(flags, os.environ, config)
     chosen = dataclasses.replace(
@@ -98,6 +97,8 @@ def _metrics(names: str | None) -> list[Metric]:
 
 def _run_among(inputs: Sequence[str], origins: dict[str, str]) -> Path | None:
     """The output directory that is to be evaluated; None where pictures are."""
+    from camcli.outputs import manifest
+
     runs = [Path(name) for name in inputs if os.path.isdir(name) and manifest.started(Path(name))]
     if not runs:
         return None
@@ -154,7 +155,7 @@ def _report(evaluation: Evaluation, output: Path, quiet: bool) -> None:
 
 def _write(evaluation: Evaluation, output: Path) -> None:
     from camcli.evaluation import report
-    from camcli.evaluation.contradictions import contradictions
+    from camcli.evaluation.contradictions import contradictions, told
 
     measured = evaluation.measured
     found = report.findings(measured)
@@ -163,6 +164,5 @@ def _write(evaluation: Evaluation, output: Path) -> None:
     report.write(output, about, found, contradicting, measured)
     for line in report.table(found):
         print(shown(line))
-    names = report.names_of(measured.rows)
-    for contradiction in contradicting:
-        print(shown(contradiction.sentence(names)))
+    for sentence in told(contradicting, report.names_of(measured.rows)):
+        print(shown(sentence))

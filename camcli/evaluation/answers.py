@@ -65,14 +65,10 @@ class Answers:
         counterfactual -A, 1 - p(A); of a contrast A-B, that of A if it is one of both,
         sigmoid(logit A - logit B).
         """
-        probabilities = self.model.probabilities(logits)
+        # Of a class p, of a counterfactual 0 - p.
+        signed = scores.score(self.model.probabilities(logits), targets)
         contrasts = scores.score(logits, targets).sigmoid()
-        found = []
-        for n, target in enumerate(targets):
-            if target.index is not None and target.against is not None:
-                found.append(contrasts[n])
-            elif target.against is not None:
-                found.append(1 - probabilities[n, target.against])
-            else:
-                found.append(probabilities[n, target.index or 0])
-        return torch.stack(found)
+        against = torch.tensor([t.index is None for t in targets], device=logits.device)
+        both = torch.tensor([None not in (t.index, t.against) for t in targets],
+                            device=logits.device)  # fmt: skip
+        return contrasts.where(both, signed + against)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from camcli.evaluation.bootstrap import preferences
 from camcli.evaluation.measuring import Measurements, Row
 from camcli.registry import Metric
 
-_SHOWN = 3
+_SHOWN, _SENTENCES = 3, 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,14 @@ class Contradiction:
             f"{one} and {other} contradict each other on {len(self.pairs)} of {self.compared} "
             f"pairs: {one} ranks {'; '.join(parts)}{more}; {other} the other way round"
         )
+
+
+def told(found: Sequence[Contradiction], name: Mapping[Row, str]) -> Iterator[str]:
+    """The sentences of those with the most pairs, and how many others there are."""
+    largest = sorted(found, key=lambda one: -len(one.pairs))
+    yield from (one.sentence(name) for one in largest[:_SENTENCES])
+    if (more := len(found) - _SENTENCES) > 0:
+        yield f"{more} more pairs of metrics contradict each other: evaluation.json"
 
 
 def contradictions(measured: Measurements) -> Iterator[Contradiction]:

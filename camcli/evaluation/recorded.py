@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from camcli.registry import metric
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from camcli.evaluation.subject import Subject
 
 
@@ -86,8 +87,10 @@ def hot_fraction(subject: Subject) -> list[float | None]:
     ]
 
 
-def gini(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float | None:
-    """The Gini index of the absolute values."""
+def gini(values: npt.NDArray[np.float32]) -> float | None:
+    """The Gini index of the absolute values; None where all are zero."""
+    import numpy as np
+
     ordered = np.sort(np.abs(values.astype(np.float64)).ravel())
     count, total = len(ordered), float(ordered.sum())
     if total == 0:

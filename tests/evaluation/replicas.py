@@ -10,6 +10,7 @@ import numpy as np
 Array = np.ndarray
 Ask = Callable[[Array], float]
 """A normalised view (3, H, W) -> the probability, or the logit, of the target."""
+Fill = Callable[[Array], Array]
 
 
 def on_view(cam: Array, height: int, width: int) -> Array:
@@ -28,10 +29,10 @@ def on_view(cam: Array, height: int, width: int) -> Array:
     return found
 
 
-def order(heat: Array) -> list[tuple[int, int]]:
-    """The pixels from the most relevant on; for maps without ties."""
+def order(heat: Array, ties: Array) -> list[tuple[int, int]]:
+    """The pixels from the most relevant on; of equal ones, by their numbers in `ties`."""
     pixels = [(y, x) for y in range(heat.shape[0]) for x in range(heat.shape[1])]
-    return sorted(pixels, key=lambda pixel: -heat[pixel])
+    return sorted(pixels, key=lambda pixel: (-heat[pixel], ties[pixel]))
 
 
 def mean_fill(view: Array) -> Array:
@@ -64,9 +65,9 @@ def mirrored(place: int, size: int) -> int:
     return place if place < size else 2 * (size - 1) - place
 
 
-def curve(before: Array, after: Array, heat: Array, ask: Ask) -> float:
+def curve(before: Array, after: Array, heat: Array, ask: Ask, ties: Array) -> float:
     """The trapezoid rule over 17 views, the pixels of `before` becoming those of `after`."""
-    pixels, steps = order(heat), 16
+    pixels, steps = order(heat, ties), 16
     heights = []
     for k in range(steps + 1):
         changed = before.copy()
@@ -77,12 +78,12 @@ def curve(before: Array, after: Array, heat: Array, ask: Ask) -> float:
     return sum((heights[k] + heights[k + 1]) / 2 / steps for k in range(steps))
 
 
-def deletion(view: Array, heat: Array, ask: Ask, fill: Callable[[Array], Array]) -> float:
-    return curve(view, fill(view), heat, ask)
+def deletion(view: Array, heat: Array, ask: Ask, ties: Array, fill: Fill) -> float:
+    return curve(view, fill(view), heat, ask, ties)
 
 
-def insertion(view: Array, heat: Array, ask: Ask, fill: Callable[[Array], Array]) -> float:
-    return curve(fill(view), view, heat, ask)
+def insertion(view: Array, heat: Array, ask: Ask, ties: Array, fill: Fill) -> float:
+    return curve(fill(view), view, heat, ask, ties)
 
 
 def shown(view: Array, heat: Array) -> Array:
@@ -90,12 +91,12 @@ def shown(view: Array, heat: Array) -> Array:
     return view * (mask / mask.max() if mask.max() > 0 else mask)
 
 
-def average_drop(view: Array, heat: Array, ask: Ask) -> float:
+def average_drop(view: Array, heat: Array, ask: Ask, ties: Array) -> float:
     full, kept = ask(view), ask(shown(view, heat))
     return max(0.0, full - kept) / full
 
 
-def increase_in_confidence(view: Array, heat: Array, ask: Ask) -> float:
+def increase_in_confidence(view: Array, heat: Array, ask: Ask, ties: Array) -> float:
     return float(ask(shown(view, heat)) > ask(view))
 
 
@@ -125,8 +126,10 @@ def imputed(view: Array, gone: Array) -> Array:
     return filled
 
 
-def road(view: Array, heat: Array, ask: Ask, noise: Array, most_relevant_first: bool) -> float:
-    pixels = order(heat)
+def road(
+    view: Array, heat: Array, ask: Ask, ties: Array, noise: Array, most_relevant_first: bool
+) -> float:
+    pixels = order(heat, ties)
     if not most_relevant_first:
         pixels = pixels[::-1]
     found = []

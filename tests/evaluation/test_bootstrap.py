@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from camcli import evaluation as _registered
 from camcli.evaluation import bootstrap
 from camcli.evaluation.bootstrap import Interval, intervals, preferences
-from camcli.evaluation.contradictions import contradictions
+from camcli.evaluation.contradictions import contradictions, told
 from camcli.evaluation.measuring import Row
 from camcli.registry import METRICS
 
@@ -142,4 +142,8 @@ def test_many_pairs_are_shortened_in_words_and_kept_in_full() -> None:
     (one,) = contradictions(measured(deletion_mean=ranked(1, 2, 3), road_lerf=ranked(1, 2, 3)))
     assert len(one.pairs) == 3
     names = {row: row.method for row in ROWS}
+    assert [*told([one] * 8, names)] == [one.sentence(names)] * 8
+    assert [*told([one] * 11, names)][8:] == [
+        "3 more pairs of metrics contradict each other: evaluation.json"
+    ]
     assert "hirescam before layercam, (random); layercam before (random);" in one.sentence(names)

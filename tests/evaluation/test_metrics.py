@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -74,23 +75,22 @@ def expected(subject: Subject, replica: Callable, ask: Callable) -> list[float]:
     """The replica on every map, its own upsampling included."""
     view = subject.view.double().numpy()
     model = subject.answers.model
+    heats = [replicas.on_view(one.cam.astype(float), SIZE, SIZE) for one in subject.cams]
+    shuffled = torch.randperm(SIZE * SIZE, generator=subject.generator("ties"))
+    ties = shuffled.argsort().reshape(SIZE, SIZE).numpy()
     return [
-        replica(view, replicas.on_view(one.cam.astype(float), SIZE, SIZE), ask(model, one.target))
-        for one in subject.cams
+        replica(view, heat, ask(model, one.target), ties)
+        for heat, one in zip(heats, subject.cams, strict=True)
     ]
-
-
-def with_fill(curve: Callable, fill: Callable) -> Callable:
-    return lambda view, heat, ask: curve(view, heat, ask, fill)
 
 
 @pytest.mark.parametrize(
     ("name", "replica"),
     [
-        ("deletion_mean", with_fill(replicas.deletion, replicas.mean_fill)),
-        ("deletion_blur", with_fill(replicas.deletion, replicas.blur_fill)),
-        ("insertion_mean", with_fill(replicas.insertion, replicas.mean_fill)),
-        ("insertion_blur", with_fill(replicas.insertion, replicas.blur_fill)),
+        ("deletion_mean", partial(replicas.deletion, fill=replicas.mean_fill)),
+        ("deletion_blur", partial(replicas.deletion, fill=replicas.blur_fill)),
+        ("insertion_mean", partial(replicas.insertion, fill=replicas.mean_fill)),
+        ("insertion_blur", partial(replicas.insertion, fill=replicas.blur_fill)),
         ("average_drop", replicas.average_drop),
         ("increase_in_confidence", replicas.increase_in_confidence),
     ],
@@ -105,10 +105,9 @@ def test_what_removal_says_is_what_the_paper_defines(
 @pytest.mark.parametrize("name", ["road_morf", "road_lerf"])
 def test_road_is_what_the_paper_defines(name: str, subject: Subject) -> None:
     noise = torch.randn(subject.view.shape, generator=subject.generator("road")) * road.NOISE
-
-    def replica(view: np.ndarray, heat: np.ndarray, ask: replicas.Ask) -> float:
-        return replicas.road(view, heat, ask, noise.double().numpy(), name == "road_morf")
-
+    replica = partial(
+        replicas.road, noise=noise.double().numpy(), most_relevant_first=name == "road_morf"
+    )
     found = METRICS[name].function(subject)
     assert_close(list(found), expected(subject, replica, chance_of), rtol=1e-4, atol=1e-5)
 
@@ -116,7 +115,7 @@ def test_road_is_what_the_paper_defines(name: str, subject: Subject) -> None:
 def test_infidelity_is_what_the_paper_defines(subject: Subject) -> None:
     squares = perturbation._squares(subject).T.long().tolist()
 
-    def replica(view: np.ndarray, heat: np.ndarray, ask: replicas.Ask) -> float:
+    def replica(view: np.ndarray, heat: np.ndarray, ask: replicas.Ask, _: np.ndarray) -> float:
         return replicas.infidelity(view, heat, ask, squares)
 
     found = METRICS["infidelity"].function(subject)
@@ -242,8 +241,8 @@ def test_no_map_is_better_at_deletion_than_what_each_pixel_adds() -> None:
     assert worst > max(others)
     inserted = METRICS["insertion_mean"].function(subject)
     assert inserted[0] == max(inserted)
-    # What is left of the one curve is what the other has gained.
-    assert inserted[1] + best == pytest.approx(full + float(subject.shared_chances(
+    # What the one curve has lost the other has gained.
+    assert inserted[0] + best == pytest.approx(full + float(subject.shared_chances(
         1, lambda _: view.mean(dim=(1, 2), keepdim=True).expand_as(view)[None])[0, 0]))  # fmt: skip
 
 
@@ -259,7 +258,7 @@ def test_a_random_map_has_the_expected_area_between_both_ends() -> None:
     areas = torch.tensor(METRICS["deletion_mean"].function(subject)[:300], dtype=torch.float64)
     line = float(subject.chance[0] + empty) / 2
     error = float(areas.std()) / 300**0.5
-    assert 0 < error < 1e-3
+    assert 0 < error < 0.01 * line
     assert abs(float(areas.mean()) - line) < 4 * error
 
 
@@ -270,7 +269,7 @@ def test_all_metrics_of_a_map_are_those_of_its_multiples() -> None:
     for metric in METRICS.values():
         if metric.needs in ("maps", "forwards"):
             one, four, *_ = metric.function(subject)
-            assert one == four, metric.name
+            assert one == (None if four is None else pytest.approx(four, rel=1e-6)), metric.name
 
 
 def test_a_value_does_not_depend_on_what_is_measured_beside_it() -> None:
