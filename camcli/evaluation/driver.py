@@ -56,12 +56,13 @@ class Evaluation:
         engine: Engine | None,
         batch_size: int,
         explanations: Iterator[Explanation | Failure],
+        ranks: Mapping[str, int],
         about: Mapping[str, Any],
         remarks: tuple[str, ...] = (),
     ) -> None:
         self.model = replace(model, precision="fp32")
         self.measured = Measurements(
-            Answers(self.model, batch_size), engine, plan.metrics, plan.pictures, plan.seed
+            Answers(self.model, batch_size), engine, plan.metrics, plan.pictures, ranks, plan.seed
         )
         self.remarks = (*remarks, *model.remarks)
         """What should be known of the figures, in sentences."""
@@ -122,7 +123,7 @@ def of_pictures(
     batch_size: int | None,
 ) -> Evaluation:
     """Explain the pictures, or a random sample where no metric measures all, and measure."""
-    refs = sampled(Walk(inputs).some(), lambda ref: ref.key, plan.seed, plan.most)
+    refs, ranks = sampled(Walk(inputs).some(), lambda ref: ref.key, plan.seed, plan.most)
     model = open_request(request)
     engine = Engine(model, methods=methods, layers=layers, target=target,
                     batch_size=batch_size, smooth=smooth)  # fmt: skip
@@ -136,14 +137,14 @@ def of_pictures(
         "precision": engine.model.precision,
     }
     found = explained(engine, refs, settings, plan.workers)
-    return Evaluation(plan, model, engine, engine.batch_size, found, about)
+    return Evaluation(plan, model, engine, engine.batch_size, found, ranks, about)
 
 
 def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
     """Measure the maps of a run, or of a random sample of its pictures."""
     run = StoredRun(directory)
     model = run.agreed(open_request(run.request(device, trust)))
-    results = [*sampled(run.results(), lambda result: result.key, plan.seed, plan.most)]
+    results, ranks = sampled(run.results(), lambda result: result.key, plan.seed, plan.most)
     if not results:
         raise NoInputsError(f"the run in '{directory}' has explained no picture yet")
     settings = DecodeSettings(model.preprocessing, None, plan.max_pixels)
@@ -157,4 +158,4 @@ def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
             f"camcli: the run in '{directory}' goes on or was killed: what it has committed so "
             "far was evaluated",
         )
-    return Evaluation(plan, model, engine, run.batch_size, found, about, remarks)
+    return Evaluation(plan, model, engine, run.batch_size, found, ranks, about, remarks)

@@ -37,34 +37,43 @@ def _solved(values: Tensor, known: Tensor) -> Tensor:
     return _relaxed(values, 1 - known)
 
 
-def _relaxed(values: Tensor, unknown: Tensor) -> Tensor:
+def _relaxed(image: Tensor, unknown: Tensor) -> Tensor:
     """Conjugate gradients on the unknown pixels, each picture and channel for itself."""
-    degree = _neighbours(torch.ones_like(unknown[:1]))
-    residual = unknown * (_neighbours(values) - degree * values)
+    # Within a ring of zeros and flattened, a neighbour is a shift: four times as fast.
+    size, width = image.shape[-2:], image.shape[-1] + 2
+    values, unknown = _ringed(image), _ringed(unknown)
+    degree = _neighbours(_ringed(torch.ones_like(image[:1, :1])), width)
+    residual = unknown * (_neighbours(values, width) - degree * values)
     direction, power = residual, _power(residual)
     for number in range(_MOST_ROUNDS):
         if number % _BETWEEN_LOOKS == 0:
             # Who is done waits for the others as he is, so that none depends on its neighbours.
-            going = residual.abs().amax(dim=(2, 3), keepdim=True) > TOLERANCE
+            going = residual.abs().amax(dim=2, keepdim=True) > TOLERANCE
             if not bool(going.any()):
                 break
-        changed = unknown * (degree * direction - _neighbours(direction))
-        curvature = (direction * changed).sum(dim=(2, 3), keepdim=True)
+        changed = unknown * (degree * direction - _neighbours(direction, width))
+        curvature = (direction * changed).sum(dim=2, keepdim=True)
         step = (power / curvature).where(going & (curvature > 0), 0.0)
         values = values + step * direction
         residual = residual - step * changed
         before, power = power, _power(residual)
         direction = residual + (power / before).where(before > 0, 0.0) * direction
-    return values
+    return values.unflatten(2, (size[0] + 2, width))[..., 1:-1, 1:-1]
 
 
-def _neighbours(values: Tensor) -> Tensor:
-    """The weighted sum of the eight neighbours, (N, C, H, W); those beyond the border count 0."""
-    rows = F.pad(values, (1, 1, 1, 1))
-    across = rows[..., :-2] + 2 * rows[..., 1:-1] + rows[..., 2:]
-    both = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
-    return (both - 4 * values) / 12
+def _ringed(image: Tensor) -> Tensor:
+    return F.pad(image, (1, 1, 1, 1)).flatten(2)
+
+
+def _neighbours(values: Tensor, width: int) -> Tensor:
+    """The weighted sum of the eight neighbours, (N, C, pixels), of all but those on the ring."""
+    across = values[..., :-2] + values[..., 2:]
+    across += 2 * values[..., 1:-1]
+    both = across[..., : -2 * width] + across[..., 2 * width :]
+    both += 2 * across[..., width:-width]
+    inner = width + 1
+    return F.pad((both - 4 * values[..., inner:-inner]) / 12, (inner, inner))
 
 
 def _power(residual: Tensor) -> Tensor:
-    return residual.square().sum(dim=(2, 3), keepdim=True)
+    return residual.square().sum(dim=2, keepdim=True)

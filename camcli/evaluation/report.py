@@ -168,7 +168,7 @@ def write(
 def _csv(measured: Measurements) -> Iterator[bytes]:
     yield _encoded([["key", "method", "layer", "metric", "value"]])
     for metric in measured.metrics:
-        for key, values in zip(measured.keys, measured.values(metric), strict=False):
+        for key, values in zip(measured.keys_of(metric), measured.values(metric), strict=True):
             yield _encoded([
                 [_cell_of(key), row.method, row.layer, metric.name, repr(float(value))]
                 for row, value in zip(measured.rows, values, strict=True)
