@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def measured(function: object, pictures: int | None = None) -> tuple[Measurement
     found = Measurements(Answers(model, 4), None, [metric], {"own": pictures}, ranks, 0)
     for number, key in enumerate(keys):
         image = picture(model, number)
-        image = type(image)(**vars(image) | {"ref": image.ref._replace(key=key)})
+        image = replace(image, ref=image.ref._replace(key=key))
         maps = [cam(m, np.eye(3) * (n + 1), Target(n)) for m in ("a", "b") for n in (0, 1)]
         if key == "1.png":
             maps.append(cam("broken", np.full((3, 3), np.nan), Target(0)))
