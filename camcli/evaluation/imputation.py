@@ -40,7 +40,7 @@ def _solved(values: Tensor, known: Tensor) -> Tensor:
 def _relaxed(image: Tensor, unknown: Tensor) -> Tensor:
     """Conjugate gradients on the unknown pixels, each picture and channel for itself."""
     # Within a ring of zeros and flattened, a neighbour is a shift: four times as fast.
-    size, width = image.shape[-2:], image.shape[-1] + 2
+    width = image.shape[-1] + 2
     values, unknown = _ringed(image), _ringed(unknown)
     degree = _neighbours(_ringed(torch.ones_like(image[:1, :1])), width)
     residual = unknown * (_neighbours(values, width) - degree * values)
@@ -58,7 +58,7 @@ def _relaxed(image: Tensor, unknown: Tensor) -> Tensor:
         residual = residual - step * changed
         before, power = power, _power(residual)
         direction = residual + (power / before).where(before > 0, 0.0) * direction
-    return values.unflatten(2, (size[0] + 2, width))[..., 1:-1, 1:-1]
+    return values.reshape(*image.shape[:2], -1, width)[..., 1:-1, 1:-1]
 
 
 def _ringed(image: Tensor) -> Tensor:
