@@ -112,8 +112,7 @@ def published_labels(
 
     Not `sure` where the weights are others, which may have as many classes of their own.
     """
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
+    from camcli.models.fallback import import_torchvision
     from camcli.models.labels import ASSUMED, imagenet_labels, listed
 
     if config.get("label_names"):
@@ -122,6 +121,9 @@ def published_labels(
         return names, f"the label_names of {name}"
     if config.get("num_classes") == 1000:
         return imagenet_labels(), "imagenet1k" if sure else ASSUMED
+    import_torchvision()  # timm imports it
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
     subset = infer_imagenet_subset(dict(config))
     if subset is None:
         return None, "none"
