@@ -19,8 +19,9 @@ Scope = Literal["layer", "layers", "network"]
 MethodFunction = Callable[[Any], "Tensor"]
 Better = Literal["higher", "lower", "neither"]
 Kind = Literal["faithfulness", "robustness", "complexity", "localisation"]
-Asks = Literal["maps", "forwards", "explaining", "annotations"]
-MetricFunction = Callable[[Any], Iterable[float | None]]
+Asks = Literal["maps", "forwards", "explaining", "annotations", "mosaics"]
+MetricFunction = Callable[[Any], Iterable[Any]]
+Settle = Callable[[Any, Any, int], tuple[Any, "list[float | None]"]]
 
 ALL_GRADIENT = "all-gradient"
 _ALIASES = {"gradientxactivation": "hirescam", "gradxactivation": "hirescam"}
@@ -65,8 +66,12 @@ class Metric:
     """A figure of a map: `function(subject)` returns one value for each of `subject.cams`, None
     where a map has none.
 
+    A metric that is only known over all pictures returns an array for each map, and `settle(keys,
+    arrays (pictures, rows, parts), seed)` turns them into values (pictures, rows) and what was
+    settled on for each row, such as a threshold.
     `kind` is the question that it asks; only metrics of one kind can contradict each other. `needs`
     is what it takes beyond the maps: further `forwards`, `explaining` again, or `annotations`.
+    `mosaics` are measured in place of pictures.
     `pictures` is how many it measures where nothing else is asked for; None is all of them.
     """
 
@@ -78,6 +83,7 @@ class Metric:
     needs: Asks
     pictures: int | None
     function: MetricFunction
+    settle: Settle | None = None
 
     @property
     def doc(self) -> str:
@@ -123,12 +129,13 @@ def metric(
     kind: Kind,
     needs: Asks = "maps",
     pictures: int | None = None,
+    settle: Settle | None = None,
 ) -> Callable[[MetricFunction], MetricFunction]:
     """Register the decorated function as a metric under its own name."""
 
     def register(function: MetricFunction) -> MetricFunction:
         name = function.__name__
-        METRICS[name] = Metric(name, title, paper, better, kind, needs, pictures, function)
+        METRICS[name] = Metric(name, title, paper, better, kind, needs, pictures, function, settle)
         return function
 
     return register

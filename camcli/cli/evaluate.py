@@ -50,17 +50,37 @@ def command(
     seed: Annotated[
         int, typer.Option(help="Of the sample of pictures, noise and bootstrap.", min=0)
     ] = 0,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Marked objects: COCO JSON, Pascal VOC XML (or a folder of it), or a folder of "
+            "mask PNGs.",
+            metavar="PATH",
+        ),
+    ] = None,
+    annotation_classes: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON, {"their class": ["the model\'s", ...]}, where names differ.',
+            metavar="FILE",
+        ),
+    ] = None,
+    sanity: Annotated[
+        bool, typer.Option("--sanity", help="Randomise the network and see whether maps notice.")
+    ] = False,
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file of settings.", metavar="FILE")
     ] = None,
     **flags: Any,
 ) -> None:
-    """Measure what maps are worth: faithfulness, robustness and complexity, beside baselines.
+    """Measure what maps are worth: faithfulness, robustness, complexity and, where objects are
+    marked (--annotations), localisation, beside baselines.
 
     Pictures are explained and measured; of a finished run, the maps that it has written. A table
     of means with 95 % bootstrap intervals goes to stdout, evaluation.json and evaluation.csv into
     the output directory (of a run: its own evaluation/). Costly metrics take a random sample;
-    --limit N has every metric take N pictures.
+    --limit N has every metric take N pictures. grid_pointing, which explains mosaics of four
+    pictures, is measured where --metrics names it.
 
     Example: camcli evaluate samples -m hirescam,layercam --metrics average_drop,sparseness
     """
@@ -70,10 +90,13 @@ def command(
     )
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to evaluate: name pictures, folders, or the -o of an explain run")
-    asked = _metrics(metrics)
+    asked = _metrics(metrics, annotations)
+    if annotation_classes is not None and annotations is None:
+        raise UsageError("--annotation-classes says what --annotations means; give that too")
     run = _run_among(inputs or [], origins)
     own_process()
-    evaluation = _opened(chosen, asked, seed, inputs or [], run)
+    marked = {"annotations": annotations, "words": annotation_classes, "sanity": sanity}
+    evaluation = _opened(chosen, asked, seed, inputs or [], run, marked)
     output = chosen.output
     if run is not None and origins["output"] == "default":
         output = run / "evaluation"
@@ -86,13 +109,18 @@ def command(
     raise typer.Exit(_FAILURES if evaluation.failed else 0)
 
 
-def _metrics(names: str | None) -> list[Metric]:
+def _metrics(names: str | None, annotations: Path | None) -> list[Metric]:
+    left_out = {"mosaics"} if annotations else {"mosaics", "annotations"}
     if names is None:
-        return [metric for metric in METRICS.values() if metric.needs != "annotations"]
+        return [metric for metric in METRICS.values() if metric.needs not in left_out]
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
         raise UsageError("--metrics needs at least one name; list them: camcli evaluate --help")
-    return find_metrics(wanted)
+    found = find_metrics(wanted)
+    unserved = [metric.name for metric in found if metric.needs == "annotations"]
+    if unserved and annotations is None:
+        raise UsageError(f"{unserved[0]} measures marked objects; give --annotations PATH")
+    return found
 
 
 def _run_among(inputs: Sequence[str], origins: dict[str, str]) -> Path | None:
@@ -112,13 +140,23 @@ def _run_among(inputs: Sequence[str], origins: dict[str, str]) -> Path | None:
 
 
 def _opened(
-    chosen: Config, asked: list[Metric], seed: int, inputs: Sequence[str], run: Path | None
+    chosen: Config,
+    asked: list[Metric],
+    seed: int,
+    inputs: Sequence[str],
+    run: Path | None,
+    marked: dict[str, Any],
 ) -> Evaluation:
     from camcli.evaluation.driver import Plan, of_pictures, of_run
     from camcli.images.discover import Inputs
 
     plan: Plan = Plan(
-        tuple(asked), seed, chosen.limit, chosen.workers or os.cpu_count() or 1, chosen.max_pixels
+        tuple(asked),
+        seed,
+        chosen.limit,
+        chosen.workers or os.cpu_count() or 1,
+        chosen.max_pixels,
+        **marked,
     )
     if run is not None:
         return of_run(plan, run, chosen.device, chosen.trust_model)
@@ -158,11 +196,14 @@ def _write(evaluation: Evaluation, output: Path) -> None:
     from camcli.evaluation.contradictions import contradictions, told
 
     measured = evaluation.measured
-    found = report.findings(measured)
+    grid = evaluation.games.grid
+    found = [*report.findings(measured), *(report.findings(grid) if grid else ())]
     contradicting = [*contradictions(measured)]
     about = evaluation.about(camcli.__version__)
-    report.write(output, about, found, contradicting, measured)
-    for line in report.table(found):
+    report.write(output, about, found, contradicting, measured, evaluation.games)
+    for line in report.table(found) if found else ():
         print(shown(line))
+    for verdict in evaluation.games.sanity:
+        print(shown(verdict.sentence))
     for sentence in told(contradicting, report.names_of(measured.rows)):
         print(shown(sentence))

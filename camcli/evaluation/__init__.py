@@ -1,5 +1,5 @@
 """What maps are worth, measured: over pictures, or over a finished run. No torch is loaded here."""
 
-from camcli.evaluation import perturbation, recorded, removal, road
+from camcli.evaluation import perturbation, pointing, recorded, removal, road, shape
 
-__all__ = ["perturbation", "recorded", "removal", "road"]
+__all__ = ["perturbation", "pointing", "recorded", "removal", "road", "shape"]

@@ -10,7 +10,9 @@ from typing import Any
 
 from camcli.engine import Engine
 from camcli.errors import NoInputsError
+from camcli.evaluation.annotations import Annotations, open_annotations
 from camcli.evaluation.answers import Answers
+from camcli.evaluation.games import Games
 from camcli.evaluation.measuring import Measurements, sampled
 from camcli.evaluation.stored import StoredRun
 from camcli.images.decode import DecodeSettings
@@ -33,6 +35,10 @@ class Plan:
     limit: int | None
     workers: int
     max_pixels: int
+    annotations: Path | None = None
+    words: Path | None = None
+    """What classes of the annotations are called by the model."""
+    sanity: bool = False
 
     @property
     def pictures(self) -> dict[str, int | None]:
@@ -59,13 +65,22 @@ class Evaluation:
         ranks: Mapping[str, int],
         about: Mapping[str, Any],
         remarks: tuple[str, ...] = (),
+        annotations: Annotations | None = None,
     ) -> None:
         self.model = replace(model, precision="fp32")
+        self.annotations, self._engine = annotations, engine
+        played = [metric for metric in plan.metrics if metric.needs == "mosaics"]
         self.measured = Measurements(
-            Answers(self.model, batch_size), engine, plan.metrics, plan.pictures, ranks, plan.seed
+            Answers(self.model, batch_size),
+            engine,
+            [metric for metric in plan.metrics if metric not in played],
+            plan.pictures,
+            ranks,
+            plan.seed,
+            annotations.on if annotations else None,
         )
-        self.remarks = (*remarks, *model.remarks)
-        """What should be known of the figures, in sentences."""
+        self._remarks = (*remarks, *model.remarks)
+        self.games = Games(played[0] if played else None, plan.sanity, plan.seed)
         self.failed = 0
         self.stopped = False
         self._explanations, self._about, self._started = explanations, about, now()
@@ -85,7 +100,16 @@ class Evaluation:
                     yield outcome
                 else:
                     self.measured.add(outcome)
+                    self.games.add(outcome)
                     yield None
+            if self._engine is not None:
+                self.games.play(self._engine)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What should be known of it, in sentences."""
+        marked = self.annotations.remarks if self.annotations else ()
+        return (*self._remarks, *marked, *self.games.remarks)
 
     def about(self, version: str) -> dict[str, Any]:
         """What is needed to repeat it, for evaluation.json."""
@@ -107,6 +131,9 @@ class Evaluation:
             "device": str(model.device),
             "batch_size": self.measured.answers.batch_size,
             "versions": manifest.versions(),
+            "annotations": self.annotations.origin if self.annotations else None,
+            "sanity": [one.summary for one in self.games.sanity],
+            "remarks": self.remarks,
             **self._about,
         }
 
@@ -125,6 +152,7 @@ def of_pictures(
     """Explain the pictures, or a random sample where no metric measures all, and measure."""
     refs, ranks = sampled(Walk(inputs).some(), lambda ref: ref.key, plan.seed, plan.most)
     model = open_request(request)
+    annotations = _annotations(plan, [ref.key for ref in refs], model)
     engine = Engine(model, methods=methods, layers=layers, target=target,
                     batch_size=batch_size, smooth=smooth)  # fmt: skip
     settings = DecodeSettings(model.preprocessing, None, plan.max_pixels)
@@ -137,7 +165,9 @@ def of_pictures(
         "precision": engine.model.precision,
     }
     found = explained(engine, refs, settings, plan.workers)
-    return Evaluation(plan, model, engine, engine.batch_size, found, ranks, about)
+    return Evaluation(
+        plan, model, engine, engine.batch_size, found, ranks, about, annotations=annotations
+    )
 
 
 def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
@@ -150,7 +180,8 @@ def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
     settings = DecodeSettings(model.preprocessing, None, plan.max_pixels)
     about = {"run": str(directory), **run.about()}
     found = run.explanations(results, settings, plan.workers)
-    again = any(metric.needs == "explaining" for metric in plan.metrics)
+    annotations = _annotations(plan, [result.key for result in results], model)
+    again = plan.sanity or any(m.needs in ("explaining", "mosaics") for m in plan.metrics)
     engine = run.engine(model) if again else None
     remarks: tuple[str, ...] = ()
     if run.in_progress:
@@ -158,4 +189,12 @@ def of_run(plan: Plan, directory: Path, device: str, trust: bool) -> Evaluation:
             f"camcli: the run in '{directory}' goes on or was killed: what it has committed so "
             "far was evaluated",
         )
-    return Evaluation(plan, model, engine, run.batch_size, found, ranks, about, remarks)
+    return Evaluation(
+        plan, model, engine, run.batch_size, found, ranks, about, remarks, annotations
+    )
+
+
+def _annotations(plan: Plan, keys: Sequence[str], model: LoadedModel) -> Annotations | None:
+    if plan.annotations is None:
+        return None
+    return open_annotations(plan.annotations, keys, model.classes, plan.words, plan.max_pixels)

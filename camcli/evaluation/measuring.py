@@ -6,7 +6,7 @@ import hashlib
 import heapq
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from camcli.engine import Engine
 from camcli.evaluation.answers import Answers
 from camcli.evaluation.baselines import BASELINES
 from camcli.evaluation.bootstrap import Values
-from camcli.evaluation.subject import Subject
+from camcli.evaluation.subject import Marks, Subject
 from camcli.records import Explanation
 from camcli.registry import Metric
 
@@ -47,9 +47,11 @@ class Measurements:
         pictures: Mapping[str, int | None],
         ranks: Mapping[str, int],
         seed: int,
+        marks: Marks | None = None,
     ) -> None:
         self.answers, self.engine, self.seed = answers, engine, seed
         self.metrics, self._limits, self._ranks = metrics, pictures, ranks
+        self.marks = marks
         self.keys: list[str] = []
         """The pictures that were measured, in order."""
         self._rows: dict[Row, int] = {}
@@ -62,7 +64,7 @@ class Measurements:
 
     def add(self, explanation: Explanation) -> None:
         """Measure one picture."""
-        subject = Subject(explanation, self.answers, self.engine, self.seed)
+        subject = Subject(explanation, self.answers, self.engine, self.seed, self.marks)
         columns = [self._rows.setdefault(Row(cam.method, cam.layer), len(self._rows))
                    for cam in subject.cams]  # fmt: skip
         finite = [bool(np.isfinite(cam.cam).all()) for cam in subject.cams]
@@ -71,30 +73,46 @@ class Measurements:
             limit = self._limits[metric.name]
             if limit is not None and self._ranks[key] >= limit:
                 continue
-            found = np.array([math.nan if value is None or not usable else value
-                              for value, usable in zip(metric.function(subject), finite,
-                                                       strict=True)])  # fmt: skip
+            found = _parts([value if usable else None
+                            for value, usable in zip(metric.function(subject), finite,
+                                                     strict=True)])  # fmt: skip
             self._values[metric.name].append((key, _by_row(found, columns, len(self._rows))))
         self.keys.append(key)
 
     def values(self, metric: Metric) -> Values:
         """(pictures, rows), NaN where a map has no value."""
+        return self.settled(metric)[0]
+
+    def settled(self, metric: Metric) -> tuple[Values, list[float | None]]:
+        """The same, and what the metric settled on for each row, where it is one that does."""
         own = self._values[metric.name]
-        table = np.full((len(own), len(self._rows)), math.nan)
+        parts = max((values.shape[1] for _, values in own), default=1)
+        table = np.full((len(own), len(self._rows), parts), math.nan)
         for n, (_, values) in enumerate(own):
             table[n, : len(values)] = values
-        return table[:, [self._rows[row] for row in self.rows]]
+        table = table[:, [self._rows[row] for row in self.rows]]
+        if metric.settle is None:
+            return table[:, :, 0], [None] * len(self._rows)
+        return metric.settle(self.keys_of(metric), table, self.seed)
 
     def keys_of(self, metric: Metric) -> list[str]:
         """The pictures that this metric measured, in the order of its values."""
         return [key for key, _ in self._values[metric.name]]
 
 
+def _parts(found: Sequence[Any]) -> Values:
+    """(maps, parts); a map without a value has NaN in all of them."""
+    parts = max((np.size(value) for value in found if value is not None), default=1)
+    return np.array([np.full(parts, math.nan) if value is None else np.reshape(value, parts)
+                     for value in found], np.float64)  # fmt: skip
+
+
 def _by_row(values: Values, columns: Sequence[int], rows: int) -> Values:
-    """The mean of each row's values, those that are NaN left out."""
+    """The mean of each row's values without NaN, (maps, parts) -> (rows, parts)."""
     there = ~np.isnan(values)
-    counts = np.bincount(np.array(columns)[there], minlength=rows)
-    sums = np.bincount(np.array(columns)[there], values[there], minlength=rows)
+    sums, counts = np.zeros((2, rows, values.shape[1]))
+    np.add.at(sums, columns, np.where(there, values, 0.0))
+    np.add.at(counts, columns, there)
     return np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
 
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from camcli.evaluation.bootstrap import CONFIDENCE, RESAMPLES, Interval, intervals
 from camcli.evaluation.contradictions import Contradiction
+from camcli.evaluation.games import Games
 from camcli.evaluation.measuring import Measurements, Row
 from camcli.outputs.files import atomic, output_error
 from camcli.registry import Kind, Metric
@@ -28,6 +29,8 @@ class Finding:
 
     metric: Metric
     rows: list[tuple[Row, Interval]]
+    settled: list[float | None]
+    """What the metric settled on for each row, such as a threshold."""
 
     @property
     def n(self) -> int:
@@ -38,13 +41,12 @@ class Finding:
 def findings(measured: Measurements) -> list[Finding]:
     """Every metric with its intervals, by kind; the same seed gives the same."""
     kinds = get_args(Kind)
-    return [
-        Finding(
-            metric,
-            [*zip(measured.rows, intervals(measured.values(metric), measured.seed), strict=True)],
-        )
-        for metric in sorted(measured.metrics, key=lambda metric: kinds.index(metric.kind))
-    ]
+    found = []
+    for metric in sorted(measured.metrics, key=lambda metric: kinds.index(metric.kind)):
+        values, settled = measured.settled(metric)
+        rows = [*zip(measured.rows, intervals(values, measured.seed), strict=True)]
+        found.append(Finding(metric, rows, settled))
+    return found
 
 
 def table(found: Sequence[Finding]) -> Iterator[str]:
@@ -117,8 +119,9 @@ def summary(found: Sequence[Finding]) -> list[dict[str, Any]]:
                     "layer": row.layer or None,
                     "baseline": row.baseline,
                     **vars(interval),
+                    **({} if settled is None else {"threshold": settled}),
                 }
-                for row, interval in one.rows
+                for (row, interval), settled in zip(one.rows, one.settled, strict=True)
             ],
         }
         for one in found
@@ -131,6 +134,7 @@ def write(
     found: Sequence[Finding],
     contradicting: Sequence[Contradiction],
     measured: Measurements,
+    games: Games,
 ) -> None:
     """evaluation.json: the means and what is needed to repeat them; evaluation.csv: a line for
     every picture, row and metric. OutputError where they cannot be written.
@@ -157,7 +161,7 @@ def write(
     text = json.dumps(content, indent=1, ensure_ascii=True, default=str).encode() + b"\n"
     try:
         with atomic(directory / "evaluation.csv") as file:
-            for block in _csv(measured):
+            for block in _csv(measured, games):
                 file.write(block)
         with atomic(directory / "evaluation.json") as file:
             file.write(text)
@@ -165,15 +169,19 @@ def write(
         raise output_error(directory, error) from error
 
 
-def _csv(measured: Measurements) -> Iterator[bytes]:
+def _csv(measured: Measurements, games: Games) -> Iterator[bytes]:
     yield _encoded([["key", "method", "layer", "metric", "value"]])
-    for metric in measured.metrics:
-        for key, values in zip(measured.keys_of(metric), measured.values(metric), strict=True):
-            yield _encoded([
-                [_cell_of(key), row.method, row.layer, metric.name, repr(float(value))]
-                for row, value in zip(measured.rows, values, strict=True)
-                if not math.isnan(value)
-            ])  # fmt: skip
+    for table in filter(None, (measured, games.grid)):
+        for metric in table.metrics:
+            for key, values in zip(table.keys_of(metric), table.values(metric), strict=True):
+                yield _encoded([
+                    [_cell_of(key), row.method, row.layer, metric.name, repr(float(value))]
+                    for row, value in zip(table.rows, values, strict=True)
+                    if not math.isnan(value)
+                ])  # fmt: skip
+    for one in games.sanity:
+        yield _encoded([["", one.method, one.layer, name, repr(value)]
+                        for name, value in one.figures().items()])  # fmt: skip
 
 
 def _encoded(lines: Sequence[Sequence[str]]) -> bytes:

@@ -18,7 +18,7 @@ from camcli.outputs import manifest
 from camcli.outputs.record import Record
 from camcli.outputs.results import Result, results
 from camcli.pipeline import bounded_map
-from camcli.records import Cam, Explanation, Failure, ImageRef, ModelRequest, Target
+from camcli.records import Cam, Explanation, Failure, ImageRef, ModelRequest, Prediction, Target
 from camcli.registry import SOURCES
 
 
@@ -155,7 +155,11 @@ def _explanation(ref: ImageRef, result: Result, settings: DecodeSettings) -> Exp
     if geometry != image.geometry:
         raise UnfitPictureError("its maps were made with another preprocessing; explain it again")
     cams = tuple(_cam(entry, cam) for entry, cam in zip(record["explanations"], maps, strict=True))
-    return Explanation(image, record["model"], (), cams)
+    predictions = tuple(
+        Prediction(p["index"], p["label"], p["logit"], p["probability"] or 0.0)
+        for p in record["predictions"]
+    )
+    return Explanation(image, record["model"], predictions, cams)
 
 
 def _cam(entry: Record, cam: Any) -> Cam:

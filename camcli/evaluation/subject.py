@@ -15,8 +15,13 @@ from camcli.cam import targets as scores
 from camcli.engine import Engine
 from camcli.evaluation.answers import Answers, Make
 from camcli.evaluation.baselines import EDGES, RANDOM, edges
+from camcli.evaluation.localisation import seen_mask
 from camcli.models.transfer import to_host, wait
 from camcli.records import Cam, Decoded, Explanation, Target
+
+Mask = npt.NDArray[np.bool_]
+Marks = Callable[[Decoded, int | None], Mask | None]
+"""(picture, class) -> where that class is on the upright source, (height, width), if it is told."""
 
 
 class Subject:
@@ -26,11 +31,17 @@ class Subject:
     """
 
     def __init__(
-        self, explanation: Explanation, answers: Answers, engine: Engine | None, seed: int
+        self,
+        explanation: Explanation,
+        answers: Answers,
+        engine: Engine | None,
+        seed: int,
+        marks: Marks | None = None,
     ) -> None:
         """`engine` is needed by what explains again; it has the methods of the explanation."""
         self.image: Decoded = explanation.image
         self.answers, self.engine, self.seed = answers, engine, seed
+        self._marks = marks
         self.view: Tensor = answers.model.inputs([self.image.view])[0]
         """Normalised, (3, H, W), on the model's device."""
         self.cams: tuple[Cam, ...] = (*explanation.cams, *self._baselines(explanation.cams))
@@ -80,6 +91,13 @@ class Subject:
     def score(self) -> Tensor:
         """Each map's target's logit on the view itself, (M,)."""
         return self._host(scores.score(self._clean_rows, self.targets))
+
+    def object(self, target: Target) -> Mask | None:
+        """What the network saw of the objects of a target's class, (height, width) of the source;
+        None where there are none, or nobody has marked them.
+        """
+        mask = self._marks(self.image, target.index) if self._marks else None
+        return None if mask is None else seen_mask(mask, self.image.geometry)
 
     def chances(self, variants: int, make: Make) -> Tensor:
         """The probability of each map's target on its own variants, (M, variants).

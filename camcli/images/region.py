@@ -33,15 +33,11 @@ def peak(cam: npt.NDArray[np.float32], geometry: Geometry) -> tuple[float, float
 
 def hot_region(cam: npt.NDArray[np.float32], geometry: Geometry) -> HotRegion:
     """The pixels of the view at 15 % of the rectified map's maximum or more."""
-    heat = geometry.on_view(np.maximum(cam, 0))
-    hot = heat >= HOT * float(heat.max())
-    left, top, right, bottom = geometry.seen
-    x0, y0 = (round(v) for v in geometry.source_to_view(left, top))
-    x1, y1 = (round(v) for v in geometry.source_to_view(right, bottom))
-    hot = hot[y0:y1, x0:x1]  # padding is no part of the picture
+    hot, (x0, y0) = hot_places(cam, geometry)
     if not hot.any():
         return HotRegion(None, 0.0)
     found = _largest_component(hot)
+    left, top, right, bottom = geometry.seen
     start = geometry.view_to_source(x0 + found[0], y0 + found[1])
     end = geometry.view_to_source(x0 + found[2], y0 + found[3])
     box = max(start[0], left), max(start[1], top), min(end[0], right), min(end[1], bottom)
@@ -49,22 +45,51 @@ def hot_region(cam: npt.NDArray[np.float32], geometry: Geometry) -> HotRegion:
     return HotRegion(box, float(hot.mean()) * seen)
 
 
+def hot_places(
+    cam: npt.NDArray[np.float32], geometry: Geometry
+) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
+    """Which pixels of the view are hot, padding left away, and the (x, y) where those begin."""
+    heat = geometry.on_view(np.maximum(cam, 0))
+    hot = heat >= HOT * float(heat.max())
+    left, top, right, bottom = geometry.seen
+    x0, y0 = (round(v) for v in geometry.source_to_view(left, top))
+    x1, y1 = (round(v) for v in geometry.source_to_view(right, bottom))
+    return hot[y0:y1, x0:x1], (x0, y0)  # padding is no part of the picture
+
+
+def components(hot: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
+    """The 4-connected regions of a mask, numbered from 1 on a ground of 0, and how many."""
+    starts, ends, component = _runs(hot)
+    roots, numbers = np.unique(component, return_inverse=True)
+    numbered = np.zeros(hot.shape, np.intp)
+    numbered[hot] = np.repeat(numbers + 1, ends - starts)
+    return numbered, len(roots)
+
+
 def _largest_component(hot: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     """The bounding box (left, top, right, bottom) of the largest 4-connected region.
 
-    Runs of hot pixels are joined to those of the row above; of equal regions the first wins.
+    Of equal regions the first wins.
     """
-    height, width = hot.shape
-    stride = width + 1
-    line = np.zeros(height * stride + 1, np.bool_)  # all rows, a cold pixel before each
-    line[1:].reshape(height, stride)[:, :width] = hot
-    turns = np.flatnonzero(line[1:] != line[:-1])
-    starts, ends = turns[0::2], turns[1::2]
-    component = _joined(starts, ends, stride)
+    stride = hot.shape[1] + 1
+    starts, ends, component = _runs(hot)
     mine = component == np.bincount(component, ends - starts).argmax()
     first, last = starts[mine], ends[mine]
     left, right = (first % stride).min(), (last % stride).max()
     return int(left), int(first[0]) // stride, int(right), int(last[-1]) // stride + 1
+
+
+def _runs(hot: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Where runs of hot pixels start and end, along rows with a cold pixel after each, and the
+    first run of each one's region: runs are joined to those of the row above.
+    """
+    height, width = hot.shape
+    stride = width + 1
+    line = np.zeros(height * stride + 1, np.bool_)
+    line[1:].reshape(height, stride)[:, :width] = hot
+    turns = np.flatnonzero(line[1:] != line[:-1])
+    starts, ends = turns[0::2], turns[1::2]
+    return starts, ends, _joined(starts, ends, stride)
 
 
 def _joined(starts: Ints, ends: Ints, stride: int) -> Ints:

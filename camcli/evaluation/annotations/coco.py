@@ -73,7 +73,7 @@ def _mask(entry: dict[str, Any], size: Size) -> Mask:
             return _run_lengths(shape, size)
         if isinstance(shape, list) and shape:
             rings = [raster.polygon(_ring(ring), size) for ring in shape]
-            return np.logical_or.reduce(rings)
+            return np.asarray(np.logical_or.reduce(rings), np.bool_)
         left, top, width, height = (number(value) for value in _listed(entry.get("bbox"), 4))
         return raster.box(left, top, left + width, top + height, size)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from camcli.records import Decoded
 
 _FORMATS = "give COCO JSON, Pascal VOC XML (a file or a folder), or a folder of mask PNGs"
 # From a stored to an upright picture, by EXIF orientation (EXIF 2.3, tag 0x0112).
-_UPRIGHT = {
+_UPRIGHT: dict[int, Callable[[Mask], Mask]] = {
     2: np.fliplr,
     3: partial(np.rot90, k=2),
     4: np.flipud,

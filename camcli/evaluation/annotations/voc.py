@@ -45,7 +45,8 @@ def _marked(element: ElementTree.Element) -> Marked:
     if not name:
         raise ValueError("an object has no name")
     corners = [_figure(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    return Marked(name, partial(_box, *(number(corner) for corner in corners)))
+    left, top, right, bottom = (number(corner) for corner in corners)
+    return Marked(name, partial(_box, left, top, right, bottom))
 
 
 def _box(left: float, top: float, right: float, bottom: float, size: Size) -> Mask:
