@@ -20,12 +20,14 @@ from camcli.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     layers,
     merge,
     methods,
     models,
     render,
     report,
+    study,
     verify,
 )
 from camcli.cli.console import complain
@@ -54,6 +56,7 @@ for name, command in (
     ("report", report.command),
     ("verify", verify.command),
     ("merge", merge.command),
+    ("export", export.command),
     ("compare", compare.command),
     ("evaluate", evaluate.command),
     ("models", models.command),
@@ -64,6 +67,7 @@ for name, command in (
 ):
     _add(name, command)
 app.add_typer(config.app, name="config")
+app.add_typer(study.app, name="study")
 
 
 def _version(asked: bool) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from camcli.images.geometry import Box, Geometry
 
 Ints = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
 HOT = 0.15
 """Share of the maximum above which a place is hot (Selvaraju 2017, section 4.1)."""
 
@@ -45,19 +46,40 @@ def hot_region(cam: npt.NDArray[np.float32], geometry: Geometry) -> HotRegion:
     return HotRegion(box, float(hot.mean()) * seen)
 
 
+def hot_mask(cam: npt.NDArray[np.float32], geometry: Geometry, threshold: float = HOT) -> Bools:
+    """The largest hot component as pixels of the upright source picture, (height, width): those
+    whose centre lies in it. `threshold` is the share of the maximum from which a place is hot.
+    """
+    hot, (x0, y0) = hot_places(cam, geometry, threshold)
+    width, height = geometry.source
+    mask = np.zeros((height, width), np.bool_)
+    numbered, count = components(hot)
+    if not count:
+        return mask
+    largest = numbered == np.bincount(numbered[hot]).argmax()
+    across = [int(geometry.source_to_view(x + 0.5, 0)[0] // 1) - x0 for x in range(width)]
+    down = [int(geometry.source_to_view(0, y + 0.5)[1] // 1) - y0 for y in range(height)]
+    columns = [x for x, at in enumerate(across) if 0 <= at < hot.shape[1]]
+    rows = [y for y, at in enumerate(down) if 0 <= at < hot.shape[0]]
+    if columns and rows:
+        pixels = largest[[down[y] for y in rows]][:, [across[x] for x in columns]]
+        mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = pixels
+    return mask
+
+
 def hot_places(
-    cam: npt.NDArray[np.float32], geometry: Geometry
-) -> tuple[npt.NDArray[np.bool_], tuple[int, int]]:
+    cam: npt.NDArray[np.float32], geometry: Geometry, threshold: float = HOT
+) -> tuple[Bools, tuple[int, int]]:
     """Which pixels of the view are hot, padding left away, and the (x, y) where those begin."""
     heat = geometry.on_view(np.maximum(cam, 0))
-    hot = heat >= HOT * float(heat.max())
+    hot = heat >= threshold * float(heat.max())
     left, top, right, bottom = geometry.seen
     x0, y0 = (round(v) for v in geometry.source_to_view(left, top))
     x1, y1 = (round(v) for v in geometry.source_to_view(right, bottom))
     return hot[y0:y1, x0:x1], (x0, y0)  # padding is no part of the picture
 
 
-def components(hot: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
+def components(hot: Bools) -> tuple[Ints, int]:
     """The 4-connected regions of a mask, numbered from 1 on a ground of 0, and how many."""
     starts, ends, component = _runs(hot)
     roots, numbers = np.unique(component, return_inverse=True)
@@ -66,7 +88,7 @@ def components(hot: npt.NDArray[np.bool_]) -> tuple[Ints, int]:
     return numbered, len(roots)
 
 
-def _largest_component(hot: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
+def _largest_component(hot: Bools) -> tuple[int, int, int, int]:
     """The bounding box (left, top, right, bottom) of the largest 4-connected region.
 
     Of equal regions the first wins.
@@ -79,7 +101,7 @@ def _largest_component(hot: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(left), int(first[0]) // stride, int(right), int(last[-1]) // stride + 1
 
 
-def _runs(hot: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+def _runs(hot: Bools) -> tuple[Ints, Ints, Ints]:
     """Where runs of hot pixels start and end, along rows with a cold pixel after each, and the
     first run of each one's region: runs are joined to those of the row above.
     """

@@ -52,11 +52,12 @@ def draw(
     canvas: Image.Image,
     style: Style,
     caption: str = "",
+    dimmed: bool = True,
 ) -> Image.Image:
     """The overlay of one map on the canvas, the whole upright picture at any size.
 
     Opacity grows with the heat (`heat`), so that the photo stays readable where nothing is
-    claimed, or is the same everywhere (`flat`). What the network did not see is dimmed.
+    claimed, or is the same everywhere (`flat`). What the network did not see is `dimmed`.
     """
     top = hottest(cam, style)
     seen = _seen(canvas, geometry)
@@ -65,7 +66,8 @@ def draw(
     mask = colours.point(_opacity(style.alpha, style.blend, style.signed))
     colours = colours.convert("P")
     colours.putpalette(_palette(style.colormap, style.signed))
-    overlay = canvas.point(_DIMMED) if seen != (0, 0, *canvas.size) else canvas.copy()
+    cropped = dimmed and seen != (0, 0, *canvas.size)
+    overlay = canvas.point(_DIMMED) if cropped else canvas.copy()
     overlay.paste(Image.composite(colours.convert("RGB"), canvas.crop(seen), mask), seen[:2])
     if style.caption:
         return _with_caption(overlay, caption, top, style)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -24,9 +25,9 @@ from camcli.cli.app import app
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 SMALL = ["--model", "squeezenet1_1", "--weights", "none", "--size", "64", "--batch-size", "2"]
-COMMANDS = [["explain"], ["render"], ["report"], ["merge"], ["compare"], ["evaluate"],
-             ["models"], ["layers"],
-            ["methods"], ["bench"], ["doctor"], ["verify"], ["config", "show"]]  # fmt: skip
+COMMANDS = [["explain"], ["render"], ["report"], ["verify"], ["merge"], ["export"], ["compare"],
+            ["evaluate"], ["models"], ["layers"], ["methods"], ["bench"], ["doctor"],
+            ["config", "show"], ["study", "build"], ["study", "score"]]  # fmt: skip
 
 
 def test_version_names_the_program(cli: Callable) -> None:
@@ -60,8 +61,15 @@ def test_every_help_ends_with_an_example_that_runs(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SAMPLES, "samples")
     shutil.copytree(ROOT / "configs", "configs")
-    if command in (["render"], ["report"], ["verify"], ["merge"]):
+    if command in (["render"], ["report"], ["verify"], ["merge"], ["export"]):
         cli("explain", "samples", "-o", "out", *SMALL)
+    if command[0] == "study":
+        cli("explain", "samples", "-o", "out", "-m", "hirescam,eigencam", *SMALL)
+    if command == ["study", "score"]:
+        cli("study", "build", "out", "-o", "study")
+        key = json.loads(Path("study", "key.json").read_bytes())
+        answers = {"camcli_study": key["study"], "rater": "ann", "answers": []}
+        Path("answers.json").write_text(json.dumps(answers))
     done = cli(*shlex.split(example))
     assert done.status == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -1,0 +1,1 @@
+"""A run's maps and figures in the formats of other tools."""

@@ -1,0 +1,1 @@
+"""What only people can judge: a blinded page of questions, and the statistics of their answers."""
