@@ -42,7 +42,9 @@ def build(
             metavar="|".join(_PROTOCOLS),
         ),
     ] = "pairs",
-    pictures: Annotated[int, typer.Option(help="At most so many.", metavar="N", min=1)] = 40,
+    pictures: Annotated[
+        int, typer.Option(help="At most so many; for classes, each counts.", metavar="N", min=1)
+    ] = 40,
     truth: Annotated[
         str | None,
         typer.Option(

@@ -45,8 +45,8 @@ def spotlight(cam: Maps, geometry: Geometry, photo: Image.Image) -> Image.Image:
     enough to tell the class.
     """
     heat = geometry.on_canvas(np.maximum(cam, 0), photo.size)
-    levels = np.clip(heat / max(float(heat.max()), np.finfo(np.float32).tiny) * 255, 0, 255)
-    mask = Image.fromarray(levels.astype(np.uint8))
+    # Its status is ok, so that something is above zero.
+    mask = Image.fromarray(np.clip(heat / heat.max() * 255, 0, 255).astype(np.uint8))
     return Image.composite(photo, Image.new("RGB", photo.size, (_GRAY,) * 3), mask)
 
 

@@ -53,6 +53,7 @@ function tell() {
   const number = data.items.filter(isDone).length;
   at("bar").max = data.items.length;
   at("bar").value = number;
+  at("progress").hidden = !rater;
   at("where").textContent = rater ? `${number} of ${data.items.length} answered` : "";
 }
 
