@@ -146,7 +146,10 @@ def heat(cam: Maps, geometry: Geometry) -> np.ndarray[tuple[int, ...], np.dtype[
     shown = np.maximum(np.nan_to_num(cam, nan=0.0, posinf=0.0, neginf=0.0), 0)
     top_value = float(shown.max()) or 1.0
     levels = geometry.on_canvas(shown, (width, height)) / top_value * _LEVELS
-    return np.clip(levels + 0.5, 0, _LEVELS).astype(np.uint8)
+    drawn: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = np.clip(
+        levels + 0.5, 0, _LEVELS
+    ).astype(np.uint8)
+    return drawn
 
 
 def _detections(entry: Record, geometry: Geometry) -> Json:
