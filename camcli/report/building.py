@@ -21,7 +21,7 @@ from camcli.outputs.record import Record
 from camcli.outputs.results import Result, results
 from camcli.report.blocks import Blocks, numbers
 from camcli.report.gathering import CHUNK, PART, Gathering
-from camcli.report.given import given_classes
+from camcli.outputs.given import given_classes
 from camcli.report.page import MARK, page
 from camcli.report.pictures import FIELDS
 from camcli.shard import WHOLE, Shard

@@ -16,7 +16,7 @@ from camcli.outputs.record import Record
 from camcli.outputs.results import Result
 from camcli.report import pictures
 from camcli.report.blocks import Blocks, numbers
-from camcli.report.given import Given
+from camcli.outputs.given import Given
 from camcli.report.pictures import FAILED, Figures
 
 CHUNK = 5000

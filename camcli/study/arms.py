@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camcli.cam.targets import Classes, NoTargetError, given_class
 from camcli.errors import UsageError, did_you_mean
 from camcli.outputs import manifest
+from camcli.outputs.given import given_classes
 from camcli.outputs.record import Record
 from camcli.outputs.results import Result, results
-from camcli.records import ImageRef
 from camcli.shard import Shard
 
 NAMES = "AB"
@@ -28,19 +27,14 @@ class Arm:
     runs: dict[Shard, dict[str, Any]]
 
     @property
-    def classes(self) -> Classes:
-        """The classes of its model."""
-        labels = self._run["labels"]
-        return Classes(len(labels), tuple(labels))
-
-    @property
     def about(self) -> dict[str, str]:
         """What the key says of it."""
         output = os.path.abspath(self.directory)
-        return {"output": output, "model": self._run["model"]["name"], "method": self.method}
+        return {"output": output, "model": self.run["model"]["name"], "method": self.method}
 
     @property
-    def _run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, Any]:
+        """Its run file; that of any shard, for they agree."""
         return next(iter(self.runs.values()))
 
     def results(self) -> Iterator[Result]:
@@ -119,15 +113,7 @@ def is_right(arm: Arm, truth: str | None) -> Callable[[Result, Record], bool]:
     """
     if truth is None:
         return lambda result, record: True
-    if truth != "folder" and not truth.startswith("csv:"):
-        raise UsageError(f"--truth must be folder or csv:FILE, not '{truth}'")
-    given = given_class(truth, arm.classes, "--truth")
-
-    def right(result: Result, record: Record) -> bool:
-        try:
-            wanted = given(ImageRef(result.source, result.key))
-        except NoTargetError:
-            return False
-        return bool(record["predictions"][0]["index"] == wanted)
-
-    return right
+    found = given_classes(truth, arm.run)
+    assert found is not None  # as it is where nothing is asked for
+    given, _ = found
+    return lambda result, record: record["predictions"][0]["index"] == given(result, record)
