@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +173,16 @@ def camcli(path_to_camcli: Path) -> Callable[..., subprocess.CompletedProcess[by
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium, or the one that CAMCLI_CHROMIUM names."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = os.environ.get("CAMCLI_CHROMIUM") or shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium: apt-get install chromium, or name one with CAMCLI_CHROMIUM")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, timeout=20_000)
+        yield browser
+        browser.close()

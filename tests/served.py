@@ -105,6 +105,7 @@ def _attend(connection: socket.socket) -> None:
 
 def _serve(path: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which background jobs ignore
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup ignores
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who attend
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(path)

@@ -40,7 +40,9 @@ def emit(line: bytes | str) -> bool:
         return False
     except OSError as error:
         sys.stdout = None  # what it still holds would be refused again
-        raise OutputError(f"cannot write to stdout ({error.strerror})") from error
+        raise OutputError(
+            f"stdout cannot be used ({error.strerror}); what was done so far is kept"
+        ) from error
     return True
 
 

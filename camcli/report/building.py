@@ -17,11 +17,11 @@ from camcli.errors import OutputError, UsageError
 from camcli.images import decode
 from camcli.outputs import colormaps, manifest
 from camcli.outputs.files import atomic, writing
+from camcli.outputs.given import given_classes
 from camcli.outputs.record import Record
 from camcli.outputs.results import Result, results
 from camcli.report.blocks import Blocks, numbers
 from camcli.report.gathering import CHUNK, PART, Gathering
-from camcli.outputs.given import given_classes
 from camcli.report.page import MARK, page
 from camcli.report.pictures import FIELDS
 from camcli.shard import WHOLE, Shard

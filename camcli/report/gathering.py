@@ -12,11 +12,11 @@ from urllib.parse import quote
 import numpy as np
 
 from camcli.outputs.arrays import Maps
+from camcli.outputs.given import Given
 from camcli.outputs.record import Record
 from camcli.outputs.results import Result
 from camcli.report import pictures
 from camcli.report.blocks import Blocks, numbers
-from camcli.outputs.given import Given
 from camcli.report.pictures import FAILED, Figures
 
 CHUNK = 5000

@@ -137,7 +137,9 @@ def test_a_full_stdout_is_one_sentence(
     monkeypatch.setattr(sys, "stdout", full)
     done = cli("explain", SAMPLES, "--json", "-o", tmp_path / "out", *SMALL)
     assert done.status == 1
-    assert done.stderr == "camcli: cannot write to stdout (No space left on device)\n"
+    assert done.stderr == (
+        "camcli: stdout cannot be used (No space left on device); what was done so far is kept\n"
+    )
     assert (tmp_path / "out" / "results.jsonl").read_bytes().count(b"\n") >= 1
     with contextlib.suppress(OSError):
         full.close()

@@ -291,10 +291,10 @@ def test_a_stdout_that_cannot_be_written_ends_all_and_is_the_error(stub: Callabl
     stub("print('a line', flush=True)\ntime.sleep(60)\n")
 
     def full(line: bytes) -> bool:
-        raise OutputError("cannot write to stdout (No space left on device)")
+        raise OutputError("stdout cannot be used (No space left on device)")
 
     started = time.monotonic()
-    with pytest.raises(OutputError, match="cannot write to stdout"):
+    with pytest.raises(OutputError, match="stdout cannot be used"):
         Heard(full).run()
     assert time.monotonic() - started < 50
 

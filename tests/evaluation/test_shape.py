@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from camcli.evaluation.shape import hot_shape, roundness
 from camcli.images.geometry import Geometry
 from camcli.images.region import components
+from camcli.images.shape import hot_shape, roundness
 
 PLAIN = Geometry((100, 80), (100, 80), (0.0, 0.0, 100.0, 80.0))
 

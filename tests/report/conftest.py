@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +14,6 @@ from tests.report.synthetic import write_run
 
 Open = Callable[..., Any]
 _PATIENCE = 20_000  # milliseconds, for a machine that is busy
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    """Debian's Chromium, or the one that CAMCLI_CHROMIUM names."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = os.environ.get("CAMCLI_CHROMIUM") or shutil.which("chromium")
-    if path is None:
-        pytest.skip("no chromium: apt-get install chromium, or name one with CAMCLI_CHROMIUM")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, timeout=_PATIENCE)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -30,9 +17,9 @@ def study(explained: Path, cli: Callable, tmp_path: Path) -> Path:
     return folder
 
 
-def begun(browser: Any, folder: Path, rater: str, **options: object) -> Any:
+def begun(chromium: Any, folder: Path, rater: str, **options: object) -> Any:
     """The page's first question, every request and error of the page noted."""
-    page = browser.new_context(**options).new_page()
+    page = chromium.new_context(**options).new_page()
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("console", lambda m: page.faults.append(m.text) if m.type == "error" else None)
@@ -59,12 +46,12 @@ def rate(page: Any, key: dict, preference: Callable[[str], int], to: Path) -> Pa
 
 
 def test_two_raters_answer_by_keyboard_and_are_scored(
-    browser: Any, study: Path, cli: Callable
+    chromium: Any, study: Path, cli: Callable
 ) -> None:
     key = json.loads((study / "key.json").read_bytes())
     files = []
     for rater, preference in (("ann", lambda name: 2), ("bob", lambda name: "coffee" in name)):
-        page = begun(browser, study, rater)
+        page = begun(chromium, study, rater)
         files.append(
             rate(page, key, lambda name, p=preference: int(p(name)), study / f"{rater}.json")
         )
@@ -78,8 +65,8 @@ def test_two_raters_answer_by_keyboard_and_are_scored(
     assert found["p"] == 2 / 2**5
 
 
-def test_answers_are_there_again_after_a_reload(browser: Any, study: Path) -> None:
-    page = begun(browser, study, "ann")
+def test_answers_are_there_again_after_a_reload(chromium: Any, study: Path) -> None:
+    page = begun(chromium, study, "ann")
     for _ in range(2):
         page.keyboard.press("4")
         page.keyboard.press("Enter")
@@ -98,9 +85,9 @@ def test_answers_are_there_again_after_a_reload(browser: Any, study: Path) -> No
 
 
 def test_a_browser_that_keeps_nothing_says_so_and_works(
-    browser: Any, study: Path, cli: Callable
+    chromium: Any, study: Path, cli: Callable
 ) -> None:
-    page = browser.new_context().new_page()
+    page = chromium.new_context().new_page()
     page.add_init_script("Object.defineProperty(window, 'localStorage', "
                          "{get() { throw new Error('denied'); }})")  # fmt: skip
     page.goto((study / "study.html").as_uri())
@@ -118,7 +105,7 @@ def test_a_browser_that_keeps_nothing_says_so_and_works(
 @pytest.mark.parametrize("width", [360, 1200])
 @pytest.mark.parametrize("protocol", ["pairs", "classes"])
 def test_the_page_fits_and_is_accessible(
-    browser: Any, explained: Path, cli: Callable, tmp_path: Path,
+    chromium: Any, explained: Path, cli: Callable, tmp_path: Path,
     scheme: str, width: int, protocol: str,
 ) -> None:  # fmt: skip
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -126,7 +113,7 @@ def test_the_page_fits_and_is_accessible(
     cli("study", "build", explained, "--protocol", protocol, "--pictures", "2", "-o", folder)
     options = {"viewport": {"width": width, "height": 800}, "color_scheme": scheme,
                "bypass_csp": True}  # fmt: skip
-    page = begun(browser, folder, "ann", **options)
+    page = begun(chromium, folder, "ann", **options)
     page.keyboard.press("1")
     for _ in range(2):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
