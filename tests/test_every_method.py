@@ -36,7 +36,12 @@ REFUSED = {"cnn": {"legrad"}, "vit": {"cam", *RULES, *FUSING}}
 SERVED = [(net, name) for net in REFUSED for name in METHODS if name not in REFUSED[net]]
 NOISY = {"random", "sscam", "smoothgradcampp"}
 
-on_every_network = pytest.mark.parametrize(("network", "name"), SERVED)
+SLOW = {("vit", "iscam"), ("vit", "sscam")}
+"""Those of which a map takes seconds."""
+on_every_network = pytest.mark.parametrize(
+    ("network", "name"),
+    [pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ()) for case in SERVED],
+)
 
 
 class BlownError(Exception):

@@ -77,6 +77,7 @@ def test_a_frozen_peer_gives_the_same_overlays(pictures: list[Path], tmp_path: P
             assert np.abs(one - two).mean() < 1
 
 
+@pytest.mark.slow
 def test_a_race_is_a_table_of_processes(
     pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

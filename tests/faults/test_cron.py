@@ -99,7 +99,7 @@ def test_a_full_disk_behind_stdout_is_one_sentence(
     )
 
 
-@pytest.mark.parametrize("log", ["/dev/full", "a pipe"])
+@pytest.mark.parametrize("log", [pytest.param("/dev/full", marks=pytest.mark.slow), "a pipe"])
 def test_a_log_that_cannot_be_written_stops_nothing(
     log: str, images: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
