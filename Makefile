@@ -32,13 +32,13 @@ demo: $(VENV)/.installed ## explain the sample photographs, offline
 	@echo "Look at the pictures in $(CURDIR)/demo-output/overlays"
 
 test: $(VENV)/.dev-installed ## run the everyday tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not soak and not peers"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not soak and not peers"
 
 test-slow: $(VENV)/.dev-installed ## run the tests that take minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 test-soak: $(VENV)/.dev-installed ## run what takes many minutes: hundreds of kills and signals, long runs
-	$(BIN)/python -m pytest -n $(WORKERS) -m soak
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m soak
 
 test-peers: $(VENV)/.bench-installed ## compare with pytorch-grad-cam, torchcam and captum
 	$(BIN)/python -m pytest -m peers
