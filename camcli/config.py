@@ -66,7 +66,8 @@ class Config:
         WHAT, choices=SMOOTHINGS)
     target: str = setting(
         "predicted", "-t --target",
-        "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE.", WHAT)
+        "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE, label.",
+        WHAT)
     model: str = setting(
         "efficientnet_lite0", "--model",
         "A name (camcli models), timm:NAME, a file, or module:callable.", MODEL,

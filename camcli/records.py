@@ -42,11 +42,17 @@ class ModelRequest:
     """That of the operators in front of the layer."""
 
 
+CLASS_FIELDS = ("class_index", "index", "class", "label", "target", "cls")
+"""What files that name the class of a picture call it."""
+
+
 class ImageRef(NamedTuple):
     """One input, named but not opened. `key` names its outputs, `path` is as given or found."""
 
     path: str
     key: str
+    label: str | None = None
+    """The class that lies beside it in an archive."""
 
 
 @dataclass(frozen=True)

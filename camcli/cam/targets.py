@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from camcli.errors import UsageError, did_you_mean
-from camcli.records import ImageRef, Target
+from camcli.records import CLASS_FIELDS, ImageRef, Target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Choose = Callable[[ImageRef, Sequence[int]], tuple[Target, ...]]
+_GIVEN = ("folder", "label")
 _PATH_COLUMNS = ("path", "file", "filename", "image", "key")
-_CLASS_COLUMNS = ("class_index", "index", "class", "label", "target")
 
 
 class NoTargetError(Exception):
@@ -63,7 +63,8 @@ def parse_target(text: str, classes: Classes) -> Choose:
     """The rule that picks each picture's targets, from its name and its classes by rank.
 
     `predicted`, `top:K`, `CLASS[,CLASS...]`, `A-B` (a contrast), `-A` (a counterfactual),
-    `folder` (the parent folder's name), `csv:FILE`. Raises UsageError for a class that does not
+    `folder` (the parent folder's name), `label` (the class beside a picture in an archive),
+    `csv:FILE`. Raises UsageError for a class that does not
     exist, before any picture is read.
     """
     if text == "predicted":
@@ -71,7 +72,7 @@ def parse_target(text: str, classes: Classes) -> Choose:
     if text.startswith("top:"):
         count = _top_count(text, classes)
         return lambda ref, ranked: tuple(Target(index) for index in ranked[:count])
-    if text == "folder" or text.startswith("csv:"):
+    if text in _GIVEN or text.startswith("csv:"):
         given = given_class(text, classes)
         return lambda ref, ranked: (Target(given(ref)),)
     fixed = [_combination(part.strip(), classes) for part in _parts(text, classes)]
@@ -80,13 +81,15 @@ def parse_target(text: str, classes: Classes) -> Choose:
 
 
 def given_class(text: str, classes: Classes, option: str = "--target") -> Callable[[ImageRef], int]:
-    """The rule that reads each picture's given class: `folder` or `csv:FILE`.
+    """The rule that reads each picture's given class: `folder`, `label` or `csv:FILE`.
 
     It raises NoTargetError for a picture of which nothing is given. `option` is named where the
     table cannot be read, which is a UsageError.
     """
     if text == "folder":
         return lambda ref: _folder_class(ref, classes)
+    if text == "label":
+        return lambda ref: _label_class(ref, classes)
     return _csv_rule(text[4:], classes, option)
 
 
@@ -139,6 +142,15 @@ def _folder_class(ref: ImageRef, classes: Classes) -> int:
         raise NoTargetError(f"the folder '{folder}' is no class: {error}") from error
 
 
+def _label_class(ref: ImageRef, classes: Classes) -> int:
+    if ref.label is None:
+        raise NoTargetError("no class lies beside it: no .cls or .json member in its archive")
+    try:
+        return classes.find(ref.label)
+    except UsageError as error:
+        raise NoTargetError(f"what lies beside it is no class: {error}") from error
+
+
 def _csv_rule(path: str, classes: Classes, option: str) -> Callable[[ImageRef], int]:
     """Rows are matched by key, by the path as given, or by the path beside the CSV file."""
     rows = _read_csv(path, classes, option)
@@ -165,11 +177,11 @@ def _read_csv(path: str, classes: Classes, option: str) -> list[tuple[str, int]]
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             where = next((c for c in _PATH_COLUMNS if c in columns), None)
-            what = next((c for c in _CLASS_COLUMNS if c in columns), None)
+            what = next((c for c in CLASS_FIELDS if c in columns), None)
             if where is None or what is None:
                 raise UsageError(
                     f"{option} csv:{path}: the first line must name a column of "
-                    f"{'|'.join(_PATH_COLUMNS)} and one of {'|'.join(_CLASS_COLUMNS)}, "
+                    f"{'|'.join(_PATH_COLUMNS)} and one of {'|'.join(CLASS_FIELDS)}, "
                     f"not {columns}"
                 )
             return [(row[where] or "", classes.find(row[what] or "")) for row in reader]

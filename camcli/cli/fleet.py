@@ -67,7 +67,8 @@ def _handed_on(inputs: Inputs) -> Iterator[Path | None]:
 
     Without one, what is wrong with the inputs is said here, once.
     """
-    from camcli.images.discover import Walk, piped
+    from camcli.images.discover import Walk
+    from camcli.images.listing import piped
 
     for name in inputs.list_files:
         if name != "-" and os.path.exists(name) and not stat.S_ISREG(os.stat(name).st_mode):

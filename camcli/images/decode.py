@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from camcli.images import archives
 from camcli.images.preprocess import Preprocessing, prepare
 from camcli.records import Decoded, Failure, FileFacts, ImageRef, Stage
 
@@ -125,7 +126,7 @@ def upright(path: str, max_pixels: int, sha256: str) -> Image.Image:
 def facts_of(path: str) -> FileFacts | None:
     """Size and modification time without opening the file; None where it cannot be asked."""
     try:
-        status = os.stat(path)
+        status = archives.status(path)
     except (OSError, ValueError):
         return None
     return FileFacts(status.st_size, status.st_mtime_ns)
@@ -144,15 +145,21 @@ def _prepared(
 
 
 def _read(path: str, max_pixels: int) -> tuple[FileFacts, bytes]:
-    # O_NONBLOCK so that a FIFO without a writer cannot hang the run before it is refused.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    most = _BYTES_BESIDE + _BYTES_PER_PIXEL * max_pixels
+    try:
+        # O_NONBLOCK so that a FIFO without a writer cannot hang the run before it is refused.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except NotADirectoryError:
+        return _read_member(path, most)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UnfitPictureError("not a regular file")
         if not status.st_size:
             raise UnfitPictureError("the file is empty")
-        if status.st_size > _BYTES_BESIDE + _BYTES_PER_PIXEL * max_pixels:
+        if path.lower().endswith(archives.EXTENSIONS):
+            archives.check(path)
+        if status.st_size > most:
             raise UnfitPictureError(
                 f"{status.st_size} bytes are more than a picture of --max-pixels {max_pixels} takes"
             )
@@ -165,6 +172,19 @@ def _read(path: str, max_pixels: int) -> tuple[FileFacts, bytes]:
     if read != (status.st_size, after.st_mtime_ns) or after.st_size != status.st_size:
         raise OSError(errno.ESTALE, "the file changed while it was read")
     return FileFacts(status.st_size, status.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
+
+
+def _read_member(path: str, most: int) -> tuple[FileFacts, bytes]:
+    """The same for a file in an archive; size and time are the archive's."""
+    archive = archives.containing(path)
+    if archive is None:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    before = os.stat(archive)
+    data = archives.read(archive, path[len(archive) + 1 :], most)
+    after = os.stat(archive)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise OSError(errno.ESTALE, "the archive changed while it was read")
+    return FileFacts(before.st_size, before.st_mtime_ns, hashlib.sha256(data).hexdigest()), data
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, int]:

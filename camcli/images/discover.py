@@ -7,12 +7,12 @@ import hashlib
 import itertools
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 from camcli.errors import NoInputsError, UsageError
+from camcli.images import archives
+from camcli.images.listing import listed
 from camcli.records import ImageRef
 from camcli.shard import Shard
 
@@ -64,13 +64,17 @@ class Walk:
                     continue
                 for ref in found:  # several sources can name the same file: it is remembered
                     yield from self._unseen(ref.path, ref.key)
-            elif os.path.lexists(root) or is_image_name(root):
-                yield from self._named(root)
+            elif archives.is_archive(root):
+                yield from self._archive(root, _root_name(root, names) if several else "")
             else:
-                raise UsageError(f"no file or folder '{root}'; give pictures, folders or - (stdin)")
+                _check(root)
+                yield from self._named(root)
         for source in lists:
-            for path in _listed(source, self.inputs.null_separated):
-                yield from self._named(path)
+            for path in listed(source, self.inputs.null_separated):
+                if archives.is_archive(path):
+                    yield from self._archive(path, _safe(_normalised(path)))
+                else:
+                    yield from self._named(path)
 
     def some(self) -> Iterator[ImageRef]:
         """The same; NoInputsError, at once, where there is none."""
@@ -99,6 +103,30 @@ class Walk:
         self._paths.add(where)
         self._keys.add(_digest(key))
         yield ImageRef(path, key)
+
+    def _archive(self, path: str, prefix: str) -> Iterator[ImageRef]:
+        """The pictures in a tar or zip, in its order. One that is damaged is an input that fails,
+        after what can be read of it.
+        """
+        where = _digest(os.path.abspath(path))
+        if where in self._paths:
+            return
+        self._paths.add(where)
+        itself = ImageRef(path, prefix or _safe_name(os.path.basename(path)))
+        try:
+            content = archives.opened(path)
+        except (OSError, archives.ArchiveError):  # reading it will fail too
+            yield itself
+            return
+        for name in content.members:
+            hidden = any(part.startswith(".") and part != ".." for part in name.split("/"))
+            if hidden or not is_image_name(name):
+                self.ignored += not name.endswith(archives.LABELS)
+            elif self._wanted(name):
+                key = _joined(prefix, _safe(_member_key(name)))
+                yield ImageRef(os.path.join(path, name), key, archives.label(path, name))
+        if content.fault:
+            yield itself
 
     def _folder(self, root: str, prefix: str) -> Iterator[ImageRef]:
         """Depth first; a folder's names are held in memory only while it is being walked."""
@@ -149,6 +177,19 @@ class Walk:
         wanted = included and not matches(self.inputs.exclude)
         self.ignored += not wanted
         return wanted
+
+
+def _check(path: str) -> None:
+    """UsageError where what the user named cannot be a picture."""
+    if archives.compressed(path):
+        raise UsageError(
+            f"'{path}' is compressed as a whole and could only be read from its beginning; "
+            "unpack it, or pack it again as .tar"
+        )
+    if not (os.path.lexists(path) or is_image_name(path) or archives.containing(path)):
+        raise UsageError(
+            f"no file or folder '{path}'; give pictures, folders, archives or - (stdin)"
+        )
 
 
 def is_image_name(name: str) -> bool:
@@ -212,39 +253,6 @@ def _is_ours(run_file: str) -> bool:
         return False
 
 
-def _listed(source: str, null_separated: bool) -> Iterator[str]:
-    """The paths of a list, as raw bytes from the file system's point of view."""
-    if source == "-":
-        yield from _split(piped(), null_separated)
-        return
-    try:
-        with open(source, "rb") as file:
-            yield from _split(file, null_separated)
-    except OSError as error:
-        raise UsageError(f"cannot read the list '{source}': {error.strerror}") from error
-
-
-def piped() -> BinaryIO:
-    """What is piped into stdin; UsageError where nothing is."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("a list of paths was expected on stdin, but nothing is piped into it")
-    return sys.stdin.buffer
-
-
-def _split(file: BinaryIO, null_separated: bool) -> Iterator[str]:
-    if not null_separated:
-        for line in file:
-            if path := line.rstrip(b"\r\n"):
-                yield os.fsdecode(path)
-        return
-    rest = b""
-    while chunk := file.read(65536):
-        *whole, rest = (rest + chunk).split(b"\0")
-        yield from (os.fsdecode(path) for path in whole if path)
-    if rest:
-        yield os.fsdecode(rest)
-
-
 def _root_name(root: str, names: dict[str, int]) -> str:
     name = os.path.basename(os.path.abspath(root)) or "root"
     names[name] = names.get(name, 0) + 1
@@ -259,6 +267,12 @@ def _normalised(path: str) -> str:
     """The path as given, made relative and kept inside the output: no root, no `..`."""
     parts = os.path.normpath(path).split(os.sep)
     return "/".join("_up" if part == ".." else part for part in parts if part)
+
+
+def _member_key(name: str) -> str:
+    """A member's name; one that leads out of the archive is marked, for one may be called so."""
+    inside = _normalised(name)
+    return inside if inside == name else f"{inside}~{_digest(name).hex()[:8]}"
 
 
 def _safe(key: str) -> str:

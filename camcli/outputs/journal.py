@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from camcli.errors import OutputError
+from camcli.images import archives
 from camcli.outputs.files import fsync, output_error
 from camcli.records import ImageRef
 from camcli.shard import WHOLE, Shard
@@ -189,7 +190,7 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
 def stamp(path: str) -> tuple[int, int] | None:
     """What tells whether a file has changed; None where it cannot be asked."""
     try:
-        status = os.stat(path)
+        status = archives.status(path)
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns

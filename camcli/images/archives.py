@@ -1,0 +1,189 @@
+"""Pictures in tar and zip archives: `train-000.tar/cat/1.jpg` names a member as if in a folder.
+
+Tars are those of WebDataset: the files of one sample lie beside each other and share a name up to
+its first dot, and its class is in a member `.cls` or `.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
+from typing import NamedTuple
+
+from camcli.records import CLASS_FIELDS
+
+EXTENSIONS = (".tar", ".zip")
+LABELS = (".cls", ".json")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_LARGEST = 2**20
+_TAR_BLOCKS = b"\0" * 1024
+_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError)
+
+
+class ArchiveError(Exception):
+    """An archive that cannot be read, or a member of it."""
+
+
+class Member(NamedTuple):
+    """Where a member's bytes are: at `offset` of a tar, or where the zip says."""
+
+    size: int
+    offset: int
+    packed: zipfile.ZipInfo | None = None
+
+
+class Archive(NamedTuple):
+    """The files of one archive, by name in its order; of members with one name the last counts."""
+
+    members: dict[str, Member]
+    fault: str
+    """What is wrong with it from some member on; empty where it is whole."""
+    unpack: Callable[[zipfile.ZipInfo, int], bytes] | None = None
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file is an archive by its name."""
+    return path.lower().endswith(EXTENSIONS) and os.path.isfile(path)
+
+
+def compressed(path: str) -> bool:
+    """Whether it is a tar that can only be read from its beginning."""
+    return path.lower().endswith(_COMPRESSED) and os.path.isfile(path)
+
+
+def containing(path: str) -> str | None:
+    """The archive that a path leads into; None where it leads nowhere, or through folders."""
+    above = os.path.dirname(path)
+    while above and above != os.path.dirname(above):
+        if os.path.isfile(above):
+            return above if is_archive(above) else None
+        if os.path.isdir(above):
+            return None
+        above = os.path.dirname(above)
+    return None
+
+
+def status(path: str) -> os.stat_result:
+    """That of a file, or of the archive it is in."""
+    try:
+        return os.stat(path)
+    except NotADirectoryError:
+        archive = containing(path)
+        if archive is None:
+            raise
+        return os.stat(archive)
+
+
+def opened(path: str) -> Archive:
+    """The members of an archive, remembered until the file changes; OSError, or ArchiveError where
+    nothing of it can be read.
+    """
+    found = os.stat(path)
+    with _lock:
+        return _opened(path, found.st_size, found.st_mtime_ns)
+
+
+def check(path: str) -> None:
+    """ArchiveError that says what is wrong with a file that is an archive by its name."""
+    raise ArchiveError(opened(path).fault or "an archive is no picture; name it as an input")
+
+
+def read(archive: str, name: str, most: int) -> bytes:
+    """A member's bytes. ArchiveError where it is damaged or larger than `most`."""
+    content = opened(archive)
+    member = content.members.get(name)
+    if member is None:
+        raise FileNotFoundError(errno.ENOENT, content.fault or os.strerror(errno.ENOENT))
+    if member.size > most:
+        raise ArchiveError(f"{member.size} bytes are more than the {most} that are allowed")
+    if member.packed is None:
+        with open(archive, "rb") as file:
+            data = os.pread(file.fileno(), member.size, member.offset)
+    else:
+        assert content.unpack is not None
+        data = content.unpack(member.packed, member.size)
+    if len(data) != member.size:
+        raise ArchiveError("the archive ends within this picture")
+    return data
+
+
+def label(archive: str, name: str) -> str | None:
+    """The class that the member `.cls` or `.json` beside a picture gives; None where none does."""
+    folder, slash, base = name.rpartition("/")
+    stem = folder + slash + base.partition(".")[0]
+    members = opened(archive).members
+    with contextlib.suppress(OSError, ArchiveError, ValueError, RecursionError):
+        if stem + ".cls" in members:
+            return read(archive, stem + ".cls", _LARGEST).decode().strip()
+        if stem + ".json" in members:
+            content = json.loads(read(archive, stem + ".json", _LARGEST))
+            found = next((content[field] for field in CLASS_FIELDS if field in content), None)
+            return str(found) if isinstance(found, str | int) else None
+    return None
+
+
+_lock = Lock()
+
+
+@lru_cache(maxsize=8)
+def _opened(path: str, size: int, mtime_ns: int) -> Archive:
+    try:
+        return _zip(path) if path.lower().endswith(".zip") else _tar(path)
+    except _DAMAGE as error:
+        raise ArchiveError(f"not an archive that can be read ({error})") from error
+
+
+def _tar(path: str) -> Archive:
+    members: dict[str, Member] = {}
+    fault = ""
+    end = os.path.getsize(path)
+    with tarfile.open(path, "r:", errors="surrogateescape") as file:
+        try:
+            while (info := file.next()) is not None:
+                file.members.clear()  # type: ignore[attr-defined]  # it would hold them all
+                if info.isreg() and not info.issparse():
+                    members[_plain(info.name)] = Member(info.size, info.offset_data)
+                    if info.offset_data + info.size > end:
+                        raise tarfile.ReadError("it ends within a member")
+        except _DAMAGE as error:
+            fault = f"the archive is damaged ({error})"
+        if not fault and file.offset < end and not _ends(path, file.offset):
+            fault = "the archive is damaged (what follows its last member is none)"
+    return Archive(members, fault)
+
+
+def _ends(path: str, offset: int) -> bool:
+    """Whether the blocks of zeros that end a tar are there."""
+    with open(path, "rb") as file:
+        return _TAR_BLOCKS.startswith(os.pread(file.fileno(), len(_TAR_BLOCKS), offset))
+
+
+def _zip(path: str) -> Archive:
+    file = zipfile.ZipFile(path)
+    members = {
+        _plain(info.filename): Member(info.file_size, 0, info)
+        for info in file.infolist()
+        if not info.is_dir()
+    }
+
+    def unpack(info: zipfile.ZipInfo, size: int) -> bytes:
+        try:
+            with file.open(info) as member:
+                return member.read(size + 1)
+        except (*_DAMAGE, RuntimeError, NotImplementedError) as error:  # encrypted, unknown
+            raise ArchiveError(f"it cannot be unpacked ({error})") from error
+
+    return Archive(members, "", unpack)
+
+
+def _plain(name: str) -> str:
+    """`./a//b` is the member `a/b`, as it would be in a folder."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
