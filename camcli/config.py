@@ -66,7 +66,7 @@ class Config:
         WHAT, choices=SMOOTHINGS)
     target: str = setting(
         "predicted", "-t --target",
-        "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE, label.",
+        "predicted, top:K, CLASS[,CLASS…], A-B (contrast), -A (against A), folder, csv:FILE, label",
         WHAT)
     model: str = setting(
         "efficientnet_lite0", "--model",

@@ -125,7 +125,8 @@ def label(archive: str, name: str) -> str | None:
             return read(archive, stem + ".cls", _LARGEST).decode().strip()
         if stem + ".json" in members:
             content = json.loads(read(archive, stem + ".json", _LARGEST))
-            found = next((content[field] for field in CLASS_FIELDS if field in content), None)
+            fields = content if isinstance(content, dict) else {}
+            found = next((fields[name] for name in CLASS_FIELDS if name in fields), None)
             return str(found) if isinstance(found, str | int) else None
     return None
 
