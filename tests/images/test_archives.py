@@ -138,7 +138,7 @@ def test_the_class_beside_a_picture_is_its_label(
     assert labels == {"s/1.seg.png": "7", "s/2.jpg": "tabby", **none}
     assert walk.ignored == 0
     out = tmp_path / "out"
-    summary = explained(out, tmp_path / "x.tar", target="label", labels="imagenet")
+    summary = explained(out, tmp_path / "x.tar", target="label", labels="imagenet1k")
     assert (summary.done, summary.failed) == (2, 3)
     record = json.loads((out / "json/s/1.seg.png.json").read_bytes())
     assert record["explanations"][0]["target"]["index"] == 7
