@@ -131,6 +131,17 @@ def label(archive: str, name: str) -> str | None:
     return None
 
 
+def label_of(path: str) -> str | None:
+    """The class beside a picture, by its path; None where it is in no archive."""
+    if os.path.lexists(path):
+        return None
+    archive = containing(path)
+    try:
+        return label(archive, path[len(archive) + 1 :]) if archive else None
+    except (OSError, ArchiveError):
+        return None
+
+
 _lock = Lock()
 
 

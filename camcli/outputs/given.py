@@ -7,6 +7,7 @@ from typing import Any
 
 from camcli.cam.targets import Classes, NoTargetError, given_class
 from camcli.errors import UsageError
+from camcli.images.archives import label_of
 from camcli.outputs.record import Record
 from camcli.outputs.results import Result
 from camcli.records import ImageRef
@@ -17,14 +18,14 @@ Given = Callable[[Result, Record], int | None]
 def given_classes(asked: str | None, run: dict[str, Any]) -> tuple[Given, str] | None:
     """The rule that tells each picture's given class, None where it has none, and its origin.
 
-    `asked` is `folder` or `csv:FILE`, as `explain --target` reads them. Without it the run's own
+    `asked` is `folder`, `label` or `csv:FILE`, as `explain --target` reads them. Without it the run's own
     targets count, where it explained given classes; None where it did not.
     """
     if asked is None:
         target = run["request"]["target"]
-        return (_explained, target) if target == "folder" or target.startswith("csv:") else None
-    if asked != "folder" and not asked.startswith("csv:"):
-        raise UsageError(f"--truth must be folder or csv:FILE, not '{asked}'")
+        return (_explained, target) if _gives(target) else None
+    if not _gives(asked):
+        raise UsageError(f"--truth must be folder, label or csv:FILE, not '{asked}'")
     labels = tuple(run["labels"])
     rule = given_class(asked, Classes(len(labels), labels), "--truth")
 
@@ -32,12 +33,16 @@ def given_classes(asked: str | None, run: dict[str, Any]) -> tuple[Given, str] |
         # A table may name pictures as they were given to the run.
         for path in (result.source, record["path"]):
             try:
-                return rule(ImageRef(path, result.key))
+                return rule(ImageRef(path, result.key, label_of(path)))
             except NoTargetError:
                 continue
         return None
 
     return given, asked
+
+
+def _gives(target: str) -> bool:
+    return target in ("folder", "label") or target.startswith("csv:")
 
 
 def _explained(result: Result, record: Record) -> int | None:

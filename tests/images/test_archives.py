@@ -142,6 +142,8 @@ def test_the_class_beside_a_picture_is_its_label(
     assert (summary.done, summary.failed) == (2, 3)
     record = json.loads((out / "json/s/1.seg.png.json").read_bytes())
     assert record["explanations"][0]["target"]["index"] == 7
+    assert archives.label_of(record["path"]) == "7"
+    assert archives.label_of(f"{tmp_path}/none.tar/1.png") is None
     failed = json.loads((out / "json/3.png.json").read_bytes())
     assert failed["error"]["message"].startswith("no class lies beside it")
 
