@@ -22,7 +22,7 @@ def command(
         typer.Option(
             "--truth",
             help="Given classes, to tell right from wrong: the folders' names, or a table.",
-            metavar="folder|csv:FILE",
+            metavar="folder|label|csv:FILE",
         ),
     ] = None,
     embed: Annotated[

@@ -18,8 +18,8 @@ Given = Callable[[Result, Record], int | None]
 def given_classes(asked: str | None, run: dict[str, Any]) -> tuple[Given, str] | None:
     """The rule that tells each picture's given class, None where it has none, and its origin.
 
-    `asked` is `folder`, `label` or `csv:FILE`, as `explain --target` reads them. Without it the run's own
-    targets count, where it explained given classes; None where it did not.
+    `asked` is `folder`, `label` or `csv:FILE`, as `explain --target` reads them. Without it the
+    run's own targets count, where it explained given classes; None where it did not.
     """
     if asked is None:
         target = run["request"]["target"]

@@ -254,7 +254,7 @@ def test_a_run_that_explained_given_classes_knows_them(out: Path, cli: Callable)
 @pytest.mark.parametrize(
     ("truth", "sentence"),
     [
-        ("labels", "--truth must be folder or csv:FILE, not 'labels'"),
+        ("labels", "--truth must be folder, label or csv:FILE, not 'labels'"),
         ("csv:none.csv", "--truth csv:none.csv cannot be read: "),
     ],
 )

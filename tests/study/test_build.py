@@ -184,7 +184,7 @@ def test_a_photo_that_is_gone_is_left_out(explained: Path, cli: Callable, tmp_pa
     (["OUT", "OUT", "--methods", "hirescam"], "both sides of the study are the same maps"),
     (["OUT", "OUT"], "say which to show: --methods NAME"),
     (["OUT", "OUT", "OUT"], "a study compares two runs, or two methods"),
-    (["OUT", "--truth", "x"], "--truth must be folder or csv:FILE, not 'x'"),
+    (["OUT", "--truth", "x"], "--truth must be folder, label or csv:FILE, not 'x'"),
     (["OUT", "--truth", "csv:none.csv"], "--truth csv:none.csv cannot be read"),
     (["OUT", "--truth", "folder"], "no picture can be shown: 5 were predicted wrong"),
     (["OUT", "--protocol", "x"], "--protocol must be one of pairs, classes, not 'x'"),
