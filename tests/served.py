@@ -70,6 +70,9 @@ def _run(wanted: dict[str, Any], streams: list[int]) -> NoReturn:
         main()
     except SystemExit as ended:
         status = int(ended.code or 0)
+    except KeyboardInterrupt:  # before camcli listens: as the interpreter has it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -83,7 +84,8 @@ class Started:
     stderr: Path
 
     def signal(self, number: int, group: bool = False) -> None:
-        (os.killpg if group else os.kill)(self.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            (os.killpg if group else os.kill)(self.pid, number)
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import io
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -105,6 +106,8 @@ def main() -> NoReturn:
     except CamcliError as error:
         complain(str(error))
         sys.exit(error.exit_status)
+    except KeyboardInterrupt:  # while the commands are being put together
+        sys.exit(128 + signal.SIGINT)
     except OSError as error:
         _refused(error)
     sys.exit(0)
