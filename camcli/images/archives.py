@@ -10,22 +10,21 @@ import contextlib
 import errno
 import json
 import os
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from camcli.records import CLASS_FIELDS
+
+if TYPE_CHECKING:
+    import zipfile  # which --help does not wait for
 
 EXTENSIONS = (".tar", ".zip")
 LABELS = (".cls", ".json")
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _LARGEST = 2**20
 _TAR_BLOCKS = b"\0" * 1024
-_DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError)
 
 
 class ArchiveError(Exception):
@@ -149,11 +148,22 @@ _lock = Lock()
 def _opened(path: str, size: int, mtime_ns: int) -> Archive:
     try:
         return _zip(path) if path.lower().endswith(".zip") else _tar(path)
-    except _DAMAGE as error:
+    except _damage() as error:
         raise ArchiveError(f"not an archive that can be read ({error})") from error
 
 
+def _damage() -> tuple[type[Exception], ...]:
+    """What the libraries raise for archives that are damaged."""
+    import tarfile
+    import zipfile
+    import zlib
+
+    return (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, OverflowError)
+
+
 def _tar(path: str) -> Archive:
+    import tarfile
+
     members: dict[str, Member] = {}
     fault = ""
     end = os.path.getsize(path)
@@ -165,7 +175,7 @@ def _tar(path: str) -> Archive:
                     members[_plain(info.name)] = Member(info.size, info.offset_data)
                     if info.offset_data + info.size > end:
                         raise tarfile.ReadError("it ends within a member")
-        except _DAMAGE as error:
+        except _damage() as error:
             fault = f"the archive is damaged ({error})"
         if not fault and file.offset < end and not _ends(path, file.offset):
             fault = "the archive is damaged (what follows its last member is none)"
@@ -179,6 +189,8 @@ def _ends(path: str, offset: int) -> bool:
 
 
 def _zip(path: str) -> Archive:
+    import zipfile
+
     file = zipfile.ZipFile(path)
     members = {
         _plain(info.filename): Member(info.file_size, 0, info)
@@ -186,11 +198,14 @@ def _zip(path: str) -> Archive:
         if not info.is_dir()
     }
 
+    # The latter two where it is encrypted, or packed in an unknown way.
+    refusals: tuple[type[Exception], ...] = (*_damage(), RuntimeError, NotImplementedError)
+
     def unpack(info: zipfile.ZipInfo, size: int) -> bytes:
         try:
             with file.open(info) as member:
                 return member.read(size + 1)
-        except (*_DAMAGE, RuntimeError, NotImplementedError) as error:  # encrypted, unknown
+        except refusals as error:
             raise ArchiveError(f"it cannot be unpacked ({error})") from error
 
     return Archive(members, "", unpack)
