@@ -39,7 +39,7 @@ def _solved(values: Tensor, known: Tensor) -> Tensor:
 
 def _relaxed(image: Tensor, unknown: Tensor) -> Tensor:
     """Conjugate gradients on the unknown pixels, each picture and channel for itself."""
-    # Within a ring of zeros and flattened, a neighbour is a shift: four times as fast.
+    # Within a ring of zeros and flattened, a neighbour is a shift, which is fast.
     width = image.shape[-1] + 2
     values, unknown = _ringed(image), _ringed(unknown)
     degree = _neighbours(_ringed(torch.ones_like(image[:1, :1])), width)

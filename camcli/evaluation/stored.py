@@ -27,13 +27,7 @@ class StoredRun:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.runs = manifest.require_all(directory)
-        for run in self.runs.values():
-            if not {"json", "npz"} <= set(run.get("write", ())):
-                raise UsageError(
-                    f"'{directory}' was written with --write {','.join(run.get('write', ()))}; "
-                    "evaluating needs json and npz"
-                )
+        self.runs = manifest.require_written(directory, ("json", "npz"), "evaluating")
         self.run: dict[str, Any] = next(iter(self.runs.values()))
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from camcli.errors import OutputError, UsageError
+from camcli.errors import OutputError
 from camcli.outputs import manifest
 from camcli.outputs.results import Result, results
 
@@ -22,13 +22,7 @@ class Reading:
     """
 
     def __init__(self, directory: Path, needs: set[str], complain: Callable[[str], None]) -> None:
-        self.runs = manifest.require_all(directory)
-        for run in self.runs.values():
-            if not needs <= set(run["write"]):
-                raise UsageError(
-                    f"'{directory}' was written with --write {','.join(run['write'])}; this export "
-                    f"needs {' and '.join(sorted(needs))}"
-                )
+        self.runs = manifest.require_written(directory, needs, "this export")
         self.directory, self._complain = directory, complain
         one = next(iter(self.runs.values()))
         self.labels: list[str] = one["labels"]

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,21 @@ def require_all(directory: Path) -> dict[Shard, dict[str, Any]]:
     found = read_all(directory)
     if not found:
         raise UsageError(f"'{directory}' holds no camcli run; give the -o of an explain run")
+    return found
+
+
+def require_written(
+    directory: Path, kinds: Collection[str], purpose: str
+) -> dict[Shard, dict[str, Any]]:
+    """The same; UsageError where a run did not write all of these kinds, which `purpose` needs."""
+    found = require_all(directory)
+    for run in found.values():
+        written = run.get("write", ())
+        if not set(kinds) <= set(written):
+            raise UsageError(
+                f"'{directory}' was written with --write {','.join(written)}; "
+                f"{purpose} needs {' and '.join(sorted(kinds))}"
+            )
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from camcli.errors import OutputError, UsageError
+from camcli.errors import OutputError
 from camcli.images import decode
 from camcli.outputs import manifest, paths, render
 from camcli.outputs.commits import Disk
@@ -46,13 +46,7 @@ class Redraw:
         max_pixels: int,
         only: Shard | None = None,
     ) -> None:
-        runs = manifest.require_all(directory)
-        for run in runs.values():
-            if not {"json", "npz"} <= set(run["write"]):
-                raise UsageError(
-                    f"'{directory}' was written with --write {','.join(run['write'])}; "
-                    "drawing needs json and npz"
-                )
+        runs = manifest.require_written(directory, ("json", "npz"), "drawing")
         self.directory, self.style, self.max_pixels = directory, style, max_pixels
         self.maxima = self._maxima(runs) if scale == "run" else {}
         self.runs = {shard: run for shard, run in runs.items() if only in (None, shard)}

@@ -58,13 +58,8 @@ def build(
     reduced. UsageError where there is no run, where it has no records, and where too many
     pictures are to be embedded; an earlier page is left as it was then.
     """
-    runs = manifest.require_all(directory)
+    runs = manifest.require_written(directory, ("json",), "a report")
     first = next(iter(runs.values()))
-    if any("json" not in run["write"] for run in runs.values()):
-        raise UsageError(
-            f"'{directory}' was written with --write {','.join(first['write'])}; "
-            "a report needs json"
-        )
     given = given_classes(truth, first)
     place = directory / FOLDER
     _make_way(place)

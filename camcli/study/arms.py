@@ -79,14 +79,7 @@ def _same(arms: Sequence[Arm]) -> bool:
 
 
 def _drawable(directory: Path) -> dict[Shard, dict[str, Any]]:
-    runs = manifest.require_all(directory)
-    for run in runs.values():
-        if not {"json", "npz"} <= set(run["write"]):
-            raise UsageError(
-                f"'{directory}' was written with --write {','.join(run['write'])}; "
-                "a study needs json and npz"
-            )
-    return runs
+    return manifest.require_written(directory, ("json", "npz"), "a study")
 
 
 def _methods(runs: dict[Shard, dict[str, Any]]) -> list[str]:
