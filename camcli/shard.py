@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
 from camcli.errors import UsageError
 
+# The folders that a run keeps in its output directory.
+OUTPUTS = ("json", "maps", "overlays")
 _RUN_FILE = re.compile(r"run(?:-(\d{3,9})-of-(\d{3,9}))?\.json", re.ASCII)
 
 
@@ -74,6 +75,8 @@ class Shard:
 
 def place(key: str, count: int) -> int:
     """Which of so many shards holds an input; its key alone decides, whatever other inputs are."""
+    import hashlib  # which --help does not wait for
+
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") % count
 

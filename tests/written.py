@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from camcli.images.discover import OUTPUTS
+from camcli.shard import OUTPUTS
 from camcli.outputs import journal
 
 

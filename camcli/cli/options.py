@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -29,7 +30,8 @@ def with_settings(
         parameters = [
             p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        parameters += [_parameter(name, _DEFAULTS | dict(defaults or {})) for name in names]
+        shown = _DEFAULTS | dict(defaults or {})
+        parameters += [_parameter(name, shown[name]) for name in names]
         command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
         return command
@@ -37,13 +39,14 @@ def with_settings(
     return decorate
 
 
-def _parameter(name: str, defaults: Mapping[str, Any]) -> inspect.Parameter:
+@cache
+def _parameter(name: str, default: Any) -> inspect.Parameter:
     option, kind = config.options()[name], config.kinds()[name]
     repeatable = get_origin(kind) is tuple or any(get_origin(k) is tuple for k in get_args(kind))
     plain: Any = list[str] if repeatable else bool if kind is bool else str
     info = typer.Option(
         *option.flags,
-        help=f"{option.help}{_default(defaults[name])}",
+        help=f"{option.help}{_default(default)}",
         rich_help_panel=option.panel,
         metavar=None if kind is bool else _metavar(name, option, kind),
         show_default=False,

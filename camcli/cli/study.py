@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +67,8 @@ def build(
     file that it saves. Keep key.json to yourself. Pictures are those that both sides explained and
     that, between models, both predict alike: with --truth, right.
     """  # fmt: skip
+    import secrets
+
     from camcli.images.decode import own_pillow
     from camcli.study.arms import arms_of
     from camcli.study.building import Builder, Plan, remarks

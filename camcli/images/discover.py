@@ -14,14 +14,12 @@ from camcli.errors import NoInputsError, UsageError
 from camcli.images import archives
 from camcli.images.listing import listed
 from camcli.records import ImageRef
-from camcli.shard import Shard
+from camcli.shard import OUTPUTS, Shard
 
 EXTENSIONS = frozenset({
     ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
 })  # fmt: skip
-# What a run keeps in its output directory.
-OUTPUTS = ("json", "maps", "overlays")
 # How the pages that `camcli compare` draws are named: no pictures either.
 COMPARISON = ".compare.png"
 # Leaves room in a 255-byte name for method, layer, target and extension.

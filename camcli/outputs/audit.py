@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import OutputError
-from camcli.images.discover import OUTPUTS
 from camcli.outputs import journal, manifest, paths
 from camcli.outputs.checks import REMARKS, Checks, Finding, Kind, parsed
 from camcli.outputs.files import output_error, temporaries
 from camcli.outputs.ledger import Ledger
 from camcli.outputs.render import EXTENSION
-from camcli.shard import WHOLE, Shard, place
+from camcli.shard import OUTPUTS, WHOLE, Shard, place
 
 _DIGESTS = (("config_hash", "identity"), ("drawing_hash", "drawing"), ("request_hash", "request"))
 _AT_ONCE = 1000

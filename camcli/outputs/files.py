@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from camcli.errors import LockedError, OutputError
-from camcli.images.discover import OUTPUTS
-from camcli.shard import WHOLE, Shard
+from camcli.shard import OUTPUTS, WHOLE, Shard
 
 # Held by a shard only while it looks at the others and writes its run file.
 ENTRANCE = ".camcli-entrance.lock"

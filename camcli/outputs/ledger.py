@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import OutputError, UsageError
-from camcli.images.discover import OUTPUTS
 from camcli.outputs import files, manifest
 from camcli.outputs.journal import Journal
-from camcli.shard import WHOLE, Shard
+from camcli.shard import OUTPUTS, WHOLE, Shard
 
 Json = dict[str, Any]
 
