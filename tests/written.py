@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from camcli.shard import OUTPUTS
 from camcli.outputs import journal
+from camcli.shard import OUTPUTS
 
 
 def outputs(out: Path) -> dict[str, bytes]:
