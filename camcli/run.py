@@ -66,7 +66,8 @@ class Run:
         """What it took to import torch, open the model and try it out."""
         self.ledger = Ledger(job.output, job.shard)
         self._walk = Walk(job.inputs)
-        self._refs = (ref for ref in self._walk.some() if job.shard.holds(ref.key))
+        found, shard = self._walk.some(), job.shard
+        self._refs = found if shard.count == 1 else (ref for ref in found if shard.holds(ref.key))
 
     def stop(self, reason: str) -> None:
         """Read no more inputs; what is in flight is finished and recorded."""

@@ -219,7 +219,7 @@ class _Folder:
                 if name.startswith("."):
                     continue
                 names.append(name)
-                if Shard.of_run_file(name):
+                if name.startswith("run") and Shard.of_run_file(name):
                     is_run = is_run or _is_ours(entry.path)
                 try:
                     if entry.is_dir():

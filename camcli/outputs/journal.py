@@ -25,8 +25,10 @@ LOST = "lost"
 """The status of an input whose outputs are missing or damaged: it is to be explained again."""
 State = Literal["done", "failed", "transient", "lost"]
 _STATES: tuple[State, ...] = ("done", "failed", "transient", "lost")
+_NUMBERS = {state: number for number, state in enumerate(_STATES)}
 # An entry as one number: time of change, size, state.
 _STATE_BITS, _SIZE_BITS = 2, 50
+_STATE_MASK = (1 << _STATE_BITS) - 1
 _BLOCK = 2**16
 
 
@@ -46,10 +48,10 @@ class Journal:
     def __init__(self, directory: Path, shard: Shard = WHOLE) -> None:
         self.path = directory / shard.journal
         self._entries: dict[bytes, int | Entry] = {}
+        entries = self._entries
         for raw in _whole_lines(self.path):
             if (found := _quickly(raw) or _slowly(raw)) is not None:
-                key, entry = found
-                self._entries[_digest(key)] = entry
+                entries[_digest(found[0])] = found[1]
         self._appender = Appender(self.path)
 
     def state(self, ref: ImageRef) -> State | Literal["changed"] | None:
@@ -61,16 +63,15 @@ class Journal:
         if isinstance(entry, Entry):
             state, same = entry.state, entry.stamp == now
         else:
-            state = _STATES[entry % (1 << _STATE_BITS)]
-            same = now is not None and entry >> _STATE_BITS == now[1] << _SIZE_BITS | now[0]
+            state = _STATES[entry & _STATE_MASK]
+            same = now is not None and entry == _packed(state, *now)
         return state if same or state == LOST else "changed"
 
     def count(self, state: State) -> int:
         """How many inputs ended so, whatever has become of their files."""
-        number = _STATES.index(state)
-        mask = (1 << _STATE_BITS) - 1
+        number = _NUMBERS[state]
         return sum(
-            entry.state == state if isinstance(entry, Entry) else entry & mask == number
+            entry.state == state if isinstance(entry, Entry) else entry & _STATE_MASK == number
             for entry in self._entries.values()
         )
 
@@ -218,13 +219,13 @@ def _entry(line: dict[str, Any]) -> tuple[bytes, int | Entry]:
 # JSON as `append` writes it: printable ASCII, a space after each comma and colon, fields in one
 # order, further ones flat and none of them twice. What it does not match is read by `json`.
 _STRING = rb'"[ !#-\[\]-~]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[ !#-\[\]-~]*+)*+"'
-_NUMBER = rb"-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]+)?(?:e[+-][0-9]+)?"
+_NUMBER = rb"-?+(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]++)?+(?:e[+-][0-9]++)?+"
 _SCALAR = rb"(?:%b|%b|true|false|null)" % (_STRING, _NUMBER)
-_FLAT = rb'\{"[a-z_]+": %b(?:, "[a-z_]+": %b)*+\}' % (_SCALAR, _SCALAR)
+_FLAT = rb'\{"[a-z_]++": %b(?:, "[a-z_]++": %b)*+\}' % (_SCALAR, _SCALAR)
 _WRITTEN = re.compile(
     rb'\{"key": (%b), "source": %b, "status": "(ok|error)"(?:, "transient": (true|false))?'
     rb', "size": (0|[1-9][0-9]{0,13}), "mtime_ns": (0|[1-9][0-9]{0,18})'
-    rb'(?:, "(?!(?:key|source|status|transient|size|mtime_ns)")[a-z0-9_]+": (?:%b|%b))*+\}\n'
+    rb'(?:, "(?!(?:key|source|status|transient|size|mtime_ns)")[a-z0-9_]++": (?:%b|%b))*+\}\n'
     % (_STRING, _STRING, _SCALAR, _FLAT)
 )
 
@@ -246,7 +247,7 @@ def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
 
 def _packed(state: State, size: int, mtime: int) -> int:
     """An entry as one number, which takes a fifth of the memory."""
-    return (mtime << _SIZE_BITS | size) << _STATE_BITS | _STATES.index(state)
+    return (mtime << _SIZE_BITS | size) << _STATE_BITS | _NUMBERS[state]
 
 
 def _bytes_of(key: str) -> bytes:
