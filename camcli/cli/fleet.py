@@ -32,37 +32,37 @@ def explain_on(devices: Sequence[str], job: Job, chosen: Config) -> int:
     from camcli.outputs.ledger import Ledger
 
     shards = job.shard.split(len(devices))
-    _refuse(chosen, len(devices))
+    refuse_alone(chosen, f"--device {ALL_GPUS}")
+    if chosen.log_format != "text":
+        raise UsageError(
+            f"--log-format {chosen.log_format} does not go with --device {ALL_GPUS}, which marks "
+            f"the lines of its {len(devices)} processes; start a --shard for each device yourself"
+        )
     Ledger(job.output, shards[0]).check()
     parts = [Part(shard, device) for shard, device in zip(shards, devices, strict=True)]
     fleet = Fleet(parts, say, None if sys.stdout is None else emit, chosen.fail_fast)
-    with _handed_on(job.inputs) as stdin, interruptible(fleet.tell, fleet.kill) as received:
+    with handed_on(job.inputs) as stdin, interruptible(fleet.tell, fleet.kill) as received:
         status = fleet.run(sys.argv[1:], chosen.workers, stdin)
     _report(fleet, job, chosen, received)
     return 128 + received[0] if received else status
 
 
-def _refuse(chosen: Config, count: int) -> None:
+def refuse_alone(chosen: Config, option: str) -> None:
     """UsageError for what processes cannot do that do not know of each other's work."""
     if chosen.overwrite:
         raise UsageError(
-            f"--overwrite does not go with --device {ALL_GPUS}, whose {count} processes share "
-            f"'{chosen.output}'; remove it yourself, or choose another directory with -o"
-        )
-    if chosen.log_format != "text":
-        raise UsageError(
-            f"--log-format {chosen.log_format} does not go with --device {ALL_GPUS}, which marks "
-            f"the lines of its {count} processes; start a --shard for each device yourself"
+            f"--overwrite does not go with {option}, whose processes share '{chosen.output}'; "
+            "remove it yourself, or choose another directory with -o"
         )
     if chosen.limit is not None:
         raise UsageError(
-            f"--limit {chosen.limit} takes the first inputs, which the {count} processes of "
-            f"--device {ALL_GPUS} do not know; give one device"
+            f"--limit {chosen.limit} takes the first inputs, which the processes of {option} do "
+            "not know; leave one of them out"
         )
 
 
 @contextmanager
-def _handed_on(inputs: Inputs) -> Iterator[Path | None]:
+def handed_on(inputs: Inputs) -> Iterator[Path | None]:
     """A list on stdin as a file that each process reads; lists that can be read once are refused.
 
     Without one, what is wrong with the inputs is said here, once.

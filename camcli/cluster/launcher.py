@@ -47,6 +47,12 @@ def _python() -> list[str]:
     return [sys.executable] if here else [sys.executable, "-P"]
 
 
+def command(arguments: Sequence[str], own: Sequence[str]) -> list[str]:
+    """`python -m camcli` with the user's arguments, in which the last of an option counts."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [*_python(), "-m", "camcli", *arguments[:end], *own, *arguments[end:]]
+
+
 @dataclass(frozen=True)
 class Part:
     """One process of a run: its shard and its device."""
@@ -55,10 +61,9 @@ class Part:
     device: str
 
     def command(self, arguments: Sequence[str], workers: int) -> list[str]:
-        """`python -m camcli` with the user's arguments, in which the last of an option counts."""
-        own = [f"--device={self.device}", f"--shard={self.shard}", f"--workers={workers}"]
-        end = arguments.index("--") if "--" in arguments else len(arguments)
-        return [*_python(), "-m", "camcli", *arguments[:end], *own, *arguments[end:]]
+        """What runs it."""
+        own = (f"--device={self.device}", f"--shard={self.shard}", f"--workers={workers}")
+        return command(arguments, own)
 
 
 @dataclass

@@ -106,8 +106,8 @@ def test_nothing_on_stdin_is_the_usual_sentence(
 
 
 REFUSED = [
-    (["--overwrite"], 2, "--overwrite does not go with --device cuda:all, whose 2 processes share"),
-    (["--limit", "5"], 2, "--limit 5 takes the first inputs, which the 2 processes of"),
+    (["--overwrite"], 2, "--overwrite does not go with --device cuda:all, whose processes share"),
+    (["--limit", "5"], 2, "--limit 5 takes the first inputs, which the processes of"),
     (["--files-from", "{0}/pipe"], 2, "{0}/pipe is no file that several processes can read; "),
     (["--files-from", "{0}/none"], 2, "cannot read the list '{0}/none'"),
     (["--shard", "2/2"], 2, "--shard must be none or I/N"),
