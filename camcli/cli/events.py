@@ -14,6 +14,10 @@ explained, failed, changed, already_done, failed_earlier, redrawn and ignored:
 - error: error {type, message} (what ended the command)
 - finished: exit_status, counts, seconds, output; the last line
 
+Where several processes share a run, each line of theirs has `shard` too, what is no event of
+theirs is a remark, an error {type ShardError} says what ended one of them, and the last line,
+finished, has `shards` {done, count, inputs} in place of counts and seconds.
+
 --quiet leaves failed, error, and finished where the exit status is not 0.
 """
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from camcli.config import Config
     from camcli.outputs.record import Record
     from camcli.run import Summary
+    from camcli.shard import Shard
 
 LOG_JSON = "json"
 
@@ -101,6 +106,25 @@ class Sentences:
         for sentence in (*self.summary.remarks, *self.summary.verdict):
             say(shown(sentence))
 
+    def overheard(self, shard: Shard, line: str) -> None:
+        """What a process of several says."""
+        say(f"[{shard}] {line}")
+
+    def trouble(self, shard: Shard, message: str) -> None:
+        """What ended a shard, while others go on."""
+        complain(f"shard {shard}: {message}")
+
+    def together(self, status: int, done: int, count: int, inputs: int, by: str) -> None:
+        """How far several processes came with their shards; `by` names the signal that ended it."""
+        if self.chosen.quiet:
+            return
+        say(
+            f"camcli: {done} of {count} shards are done, with {inputs:,} inputs: "
+            f"{shown(str(self.chosen.output))}"
+        )
+        if by:
+            say(f"camcli: stopped by {by}; the same command goes on from here")
+
     def error(self, error: CamcliError) -> None:
         """What ended the command."""
         complain(str(error))
@@ -150,6 +174,27 @@ class Events(Sentences):
             seconds=round(self.summary.seconds, 3),
             output=self.chosen.output,
         )
+
+    def overheard(self, shard: Shard, line: str) -> None:
+        try:
+            event = json.loads(line)
+            said = {"event": event.pop("event"), "time": event.pop("time")}
+        except (ValueError, AttributeError, KeyError):  # of a library, or a traceback
+            self._event("remark", shard=str(shard), message=line)
+        else:
+            say(json.dumps(said | {"shard": str(shard)} | event, ensure_ascii=True))
+
+    def trouble(self, shard: Shard, message: str) -> None:
+        error = {"type": "ShardError", "message": message}
+        self._event("error", shard=str(shard), error=error)
+
+    def together(self, status: int, done: int, count: int, inputs: int, by: str) -> None:
+        if self.chosen.quiet and status == 0:
+            return
+        if by and not self.chosen.quiet:
+            self._event("stopped", reason=by)
+        shards = {"done": done, "count": count, "inputs": inputs}
+        self._event("finished", exit_status=status, shards=shards, output=self.chosen.output)
 
     def error(self, error: CamcliError) -> None:
         self._event("error", error={"type": type(error).__name__, "message": str(error)})

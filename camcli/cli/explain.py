@@ -80,7 +80,7 @@ def _run(job: Job, chosen: Config, teller: Sentences) -> int:
 
         gpus = visible_gpus()
         if len(gpus) > 1:
-            return explain_on(gpus, job, chosen)
+            return explain_on(gpus, job, chosen, teller)
         job = dataclasses.replace(job, model=dataclasses.replace(job.model, device=gpus[0]))
     own_pillow()
     # A journal of a million lines takes a sixth less where memory is given back.

@@ -13,38 +13,43 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.cli.console import complain, emit, say, shown
+from camcli.cli.console import emit
 from camcli.cli.process import interruptible
 from camcli.config import Config
 from camcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from camcli.cluster.launcher import Fleet
+    from camcli.cli.events import Sentences
     from camcli.images.discover import Inputs
     from camcli.job import Job
 
 ALL_GPUS = "cuda:all"
 
 
-def explain_on(devices: Sequence[str], job: Job, chosen: Config) -> int:
+def explain_on(devices: Sequence[str], job: Job, chosen: Config, teller: Sentences) -> int:
     """Explain with a process for each device; the worst of their statuses, or the signal's."""
     from camcli.cluster.launcher import Fleet, Part
+    from camcli.outputs import manifest
     from camcli.outputs.ledger import Ledger
 
     shards = job.shard.split(len(devices))
     refuse_alone(chosen, f"--device {ALL_GPUS}")
-    if chosen.log_format != "text":
-        raise UsageError(
-            f"--log-format {chosen.log_format} does not go with --device {ALL_GPUS}, which marks "
-            f"the lines of its {len(devices)} processes; start a --shard for each device yourself"
-        )
     Ledger(job.output, shards[0]).check()
     parts = [Part(shard, device) for shard, device in zip(shards, devices, strict=True)]
-    fleet = Fleet(parts, say, None if sys.stdout is None else emit, chosen.fail_fast)
+    fleet = Fleet(parts, teller.overheard, None if sys.stdout is None else emit, chosen.fail_fast)
     with handed_on(job.inputs) as stdin, interruptible(fleet.tell, fleet.kill) as received:
         status = fleet.run(sys.argv[1:], chosen.workers, stdin)
-    _report(fleet, job, chosen, received)
-    return 128 + received[0] if received else status
+    status = 128 + received[0] if received else status
+    for part, by in fleet.killed:
+        teller.trouble(
+            part.shard, f"{by.name} ended it on {part.device}; the same command goes on from there"
+        )
+    if not chosen.dry_run:
+        done = [run for run in manifest.read_all(job.output).values() if run["status"] == "done"]
+        inputs = sum(run["counts"]["journal"] for run in done)
+        stopped_by = signal.Signals(received[0]).name if received else ""
+        teller.together(status, len(done), parts[0].shard.count, inputs, stopped_by)
+    return status
 
 
 def refuse_alone(chosen: Config, option: str) -> None:
@@ -84,26 +89,3 @@ def handed_on(inputs: Inputs) -> Iterator[Path | None]:
         shutil.copyfileobj(piped(), file)
         file.flush()
         yield Path(file.name)
-
-
-def _report(fleet: Fleet, job: Job, chosen: Config, received: list[int]) -> None:
-    """What the processes could not say themselves."""
-    from camcli.outputs import manifest
-
-    for part, by in fleet.killed:
-        complain(
-            f"shard {part.shard} on {part.device} was ended by {by.name}; "
-            "the same command goes on from there"
-        )
-    if chosen.quiet or chosen.dry_run:
-        return
-    count = fleet.parts[0].shard.count
-    done = [run for run in manifest.read_all(job.output).values() if run["status"] == "done"]
-    inputs = sum(run["counts"]["journal"] for run in done)
-    say(
-        f"camcli: {len(done)} of {count} shards are done, with {inputs:,} inputs: "
-        f"{shown(str(job.output))}"
-    )
-    if received:
-        name = signal.Signals(received[0]).name
-        say(f"camcli: stopped by {name}; the same command goes on from here")

@@ -71,8 +71,8 @@ class Fleet:
     """The processes of a run, from start to end. Signals may come from another thread."""
 
     parts: Sequence[Part]
-    say: Callable[[str], None]
-    """Takes each line of a process's stderr, with its shard before it."""
+    say: Callable[[Shard, str], None]
+    """Takes each line of a process's stderr."""
     emit: Callable[[bytes], bool] | None
     """Takes each line of a process's stdout; False where nobody reads on."""
     fail_fast: bool = False
@@ -146,7 +146,7 @@ class Fleet:
         for raw in process.stderr:
             # Where nobody listens any more, the process is read on, or it would wait.
             with self._speaking, suppress(OSError):
-                self.say(f"[{shard}] {raw.decode(errors='backslashreplace').rstrip()}")
+                self.say(shard, raw.decode(errors="backslashreplace").rstrip())
         reader.join()
         self.ended[shard] = status = process.wait()
         process.stderr.close()

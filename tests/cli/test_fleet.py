@@ -30,6 +30,7 @@ STUB = (
     "manifest.write(out, run, shard)\n"
     "print(json.dumps([told['--device'], sys.stdin.read()]))\n"
     "print('camcli: heard', file=sys.stderr)\n"
+    "if 'SAY' in os.environ: print(os.environ['SAY'], file=sys.stderr)\n"
     "if os.environ.get('DIE') == str(shard): os.kill(os.getpid(), 9)\n"
 )
 
@@ -79,9 +80,32 @@ def test_a_process_that_is_killed_is_named_with_its_gpu(
     done = explain()
     assert done.status == 1
     assert (
-        "camcli: shard 1/2 on cuda:1 was ended by SIGKILL; the same command goes on from there"
+        "camcli: shard 1/2: SIGKILL ended it on cuda:1; the same command goes on from there"
         in done.stderr.splitlines()
     )
+
+
+@pytest.mark.usefixtures("two")
+def test_what_processes_say_is_events_with_their_shard(
+    explain: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DIE", "1/2")
+    monkeypatch.setenv("SAY", '{"event": "failed", "time": "now", "key": "a.png"}')
+    done = explain(tmp_path / "in", "--log-format", "json")
+    assert done.status == 1
+    events = [json.loads(line) for line in done.stderr.splitlines()]
+    failed = [event for event in events if event["event"] == "failed"]
+    assert sorted(event["shard"] for event in failed) == ["0/2", "1/2"]
+    assert failed[0] == {"event": "failed", "time": "now", "key": "a.png"} | {
+        "shard": failed[0]["shard"]
+    }
+    remarks = [event for event in events if event["event"] == "remark"]
+    assert [event["message"] for event in remarks] == ["camcli: heard"] * 2
+    started, *_, error, finished = [event for event in events if event["event"] != "remark"]
+    assert (started["event"], error["event"], error["shard"]) == ("started", "error", "1/2")
+    assert error["error"]["type"] == "ShardError"
+    assert (finished["event"], finished["exit_status"]) == ("finished", 1)
+    assert finished["shards"] == {"done": 2, "count": 2, "inputs": 10}
 
 
 @pytest.mark.usefixtures("two")

@@ -132,7 +132,7 @@ class Heard:
     """A fleet over two devices, and what it was told."""
 
     def __init__(self, reads: Callable[[bytes], bool] = lambda line: True, **more: bool) -> None:
-        self.said: list[str] = []
+        self.said: list[tuple[Shard, str]] = []
         self.printed: list[bytes] = []
 
         def emit(line: bytes) -> bool:
@@ -140,7 +140,7 @@ class Heard:
             return reads(line)
 
         parts = [Part(s, d) for s, d in zip(WHOLE.split(2), DEVICES, strict=True)]
-        self.fleet = Fleet(parts, self.said.append, emit, **more)
+        self.fleet = Fleet(parts, lambda *said: self.said.append(said), emit, **more)
 
     def run(self, stdin: Path | None = None) -> int:
         return self.fleet.run(["explain", "a", "--", "-b"], None, stdin)
@@ -164,14 +164,16 @@ def test_what_they_say_is_handed_on_with_their_shard(stub: Callable) -> None:
     stub("print('one', file=sys.stderr)\nprint('two', shard, file=sys.stderr)\n")
     heard = Heard()
     heard.run()
-    assert sorted(heard.said) == ["[0/2] one", "[0/2] two 0/2", "[1/2] one", "[1/2] two 1/2"]
+    assert sorted(heard.said) == [
+        (Shard(n, 2), said) for n in (0, 1) for said in ("one", f"two {n}/2")
+    ]
 
 
 def test_where_nobody_listens_the_processes_go_on(stub: Callable) -> None:
     stub("print('x' * 1000 + '\\n' * 1000, file=sys.stderr)\nprint('finished')\n")
     heard = Heard()
 
-    def closed(line: str) -> None:
+    def closed(shard: Shard, line: str) -> None:
         raise BrokenPipeError
 
     heard.fleet.say = closed
