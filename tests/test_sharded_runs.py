@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,19 +56,25 @@ def run_file(out: Path, shard: Shard) -> dict:
     return json.loads((out / shard.run_file).read_bytes())
 
 
-def at_once(images: Path, out: Path, count: int) -> None:
-    """All shards, in processes of their own."""
+def started(images: Path, out: Path, shards: Iterable[Shard]) -> list[subprocess.Popen[bytes]]:
+    """Each shard in a process of its own."""
     command = [sys.executable, "-m", "camcli", "explain", images, "-o", out, *FLAGS]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(
-            [*command, f"--shard={i}/{count}"], stderr=subprocess.PIPE, env=environment
-        )
-        for i in range(count)
+    return [
+        subprocess.Popen([*command, f"--shard={shard}"], stderr=subprocess.PIPE, env=environment)
+        for shard in shards
     ]
+
+
+def finished(running: Iterable[subprocess.Popen[bytes]]) -> None:
     for process in running:
         said = process.communicate(timeout=600)[1]
         assert process.returncode == 0, said
+
+
+def at_once(images: Path, out: Path, count: int) -> None:
+    """All shards, in processes of their own."""
+    finished(started(images, out, WHOLE.split(count)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,13 +158,40 @@ def test_every_input_is_in_the_journal_of_one_shard(images: Path, made: Path) ->
 
 
 @pytest.mark.slow
-def test_eight_processes_share_a_thousand_pictures(tmp_path: Path) -> None:
-    plant(tmp_path / "images", 1000, 100)
-    explain(tmp_path / "images", tmp_path / "whole")
-    at_once(tmp_path / "images", tmp_path / "out", 8)
-    parts = [keys(tmp_path / "out", Shard(i, 8)) for i in range(8)]
+def test_eight_processes_share_a_thousand_pictures_and_then_a_hundred_more(tmp_path: Path) -> None:
+    """Four of them are killed at work, and sweep when they start again, beside the other four."""
+    images, out, eight = tmp_path / "images", tmp_path / "out", WHOLE.split(8)
+    plant(images, 1000, 100)
+    explain(images, tmp_path / "whole")
+    running = started(images, out, eight)
+    deadline = time.monotonic() + 300
+    while not (any(out.rglob("*.npz")) and all((out / each.run_file).exists() for each in eight)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for process in running[4:]:
+        process.kill()
+        process.communicate()
+    assert {run_file(out, shard)["status"] for shard in eight[4:]} == {"running"}
+    halves = [out / "maps" / f"{shard.temporary}9-9" for shard in eight]
+    for half in halves:
+        half.write_bytes(b"half")
+    finished(running[:4] + started(images, out, eight[4:]))
+    assert sorted(out.rglob(".camcli-tmp-*")) == halves[:4]
+    parts = [keys(out, shard) for shard in eight]
     assert sum(map(len, parts)) == len(set(itertools.chain(*parts))) == 1000
-    assert outputs(tmp_path / "out") == outputs(tmp_path / "whole")
+    assert outputs(out) == outputs(tmp_path / "whole") | {
+        f"maps/{half.name}": b"half" for half in halves[:4]
+    }
+
+    plant(tmp_path / "added", 100, 100)
+    (tmp_path / "added" / "folder-0000").rename(images / "added")
+    before = {name: (out / name).stat().st_mtime_ns for name in outputs(out)}
+    at_once(images, out, 8)
+    now = [keys(out, shard) for shard in eight]
+    assert [each[: len(part)] for each, part in zip(now, parts, strict=True)] == parts
+    added = itertools.chain(*(each[len(part) :] for each, part in zip(now, parts, strict=True)))
+    assert sorted(added) == [f"added/picture-{number:07}.jpg" for number in range(100)]
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
 
 
 def test_a_second_run_of_a_shard_finds_everything_done_and_touches_nothing(
