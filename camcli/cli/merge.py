@@ -16,7 +16,9 @@ from camcli.outputs.files import locked
 
 @with_settings(("lock_timeout", "quiet"))
 def command(
-    output: Annotated[Path, typer.Argument(help="The output directory of runs with --shard.")],
+    outputs: Annotated[
+        list[Path], typer.Argument(help="Output directories of runs with --shard, each for itself.")
+    ],
     **flags: Any,
 ) -> None:
     """Make one run of the shards in a directory: one journal, one run.json.
@@ -30,10 +32,12 @@ def command(
 
     given = {name: settings.parse(name, value, "--" + name.replace("_", "-"))
              for name, value in flags.items() if value is not None}  # fmt: skip
-    if not output.is_dir():
-        raise UsageError(f"no directory '{output}'; give the -o of an explain run")
-    with locked(output, given.get("lock_timeout", 0.0)):
-        count = merge(output)
-    if not given.get("quiet", False):
-        what = f"{count} shards are one run now" if count else "one run already"
-        say(f"camcli: {what}: {shown(str(output))}")
+    for output in outputs:
+        if not output.is_dir():
+            raise UsageError(f"no directory '{output}'; give the -o of an explain run")
+    for output in outputs:
+        with locked(output, given.get("lock_timeout", 0.0)):
+            count = merge(output)
+        if not given.get("quiet", False):
+            what = f"{count} shards are one run now" if count else "one run already"
+            say(f"camcli: {what}: {shown(str(output))}")

@@ -224,6 +224,19 @@ def test_the_command_says_what_it_did_and_waits_for_no_shard(out: Path, camcli: 
     assert not (out / "none").exists()
 
 
+def test_several_directories_are_merged_each_for_itself(out: Path, camcli: Callable) -> None:
+    other = out.with_name("other")
+    shutil.copytree(out, other)
+    before = sorted(path.name for path in out.iterdir())
+    camcli("merge", out, other / "none", check=2)  # what is wrong is said before anything is done
+    assert sorted(path.name for path in out.iterdir()) == before
+    done = camcli("merge", out, other, check=0)
+    assert done.stderr.decode().splitlines() == [
+        f"camcli: 3 shards are one run now: {folder}" for folder in (out, other)
+    ]
+    assert (out / "results.jsonl").read_bytes() == (other / "results.jsonl").read_bytes()
+
+
 def test_a_shards_lock_can_be_taken_after_a_merge(out: Path) -> None:
     merge(out)
     with locked(out, 0), pytest.raises(LockedError), locked(out, 0, Shard(0, 3)):
