@@ -158,6 +158,13 @@ class Config:
     shard: str = setting(
         "auto", "--shard", "Explain a part of the inputs: shard I of N, from 0 (auto: what Slurm, "
         "torchrun or Kubernetes say).", RUNNING, metavar="I/N|none|auto")
+    ray: str = setting(
+        "none", "--ray", "Explain in tasks on a Ray cluster (the extra ray) that shares a file "
+        "system: HOST:PORT, auto for the one that runs here, nothing to start one.", RUNNING,
+        metavar="[ADDRESS]")
+    ray_shards: int | None = setting(
+        None, "--ray-shards", "How many shards (auto: those that are there already, else 4 for "
+        "each task that the cluster runs at once).", RUNNING, low=1, metavar="auto|N")
     max_pixels: int = setting(
         100_000_000, "--max-pixels", "Refuse larger pictures, by their header.", RUNNING, low=1)
     isolate: bool = setting(

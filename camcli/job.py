@@ -59,6 +59,9 @@ class Job:
     decode_timeout: float = 60.0
     version: str = ""
     shard: Shard = WHOLE
+    watched: bool = False
+    """Whether another process starts this one again when it is lost; then the pictures that it had
+    in hand are taken one by one, and the one over which it is lost again fails."""
 
 
 def request_of(job: Job) -> Json:

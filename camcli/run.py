@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from camcli.cam.verdict import Verdict
@@ -19,6 +20,7 @@ from camcli.job import REASONS, Job, Json, identity_of, manifest_of, now, reques
 from camcli.outputs import manifest
 from camcli.outputs.commits import Commits, Disk
 from camcli.outputs.files import require_room
+from camcli.outputs.flight import Flight
 from camcli.outputs.journal import Journal
 from camcli.outputs.ledger import Ledger
 from camcli.outputs.record import Record
@@ -271,7 +273,11 @@ class Run:
         job = self.job
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
-        return self.flow(engine, refs, lambda r: decode(r, settings, self._decoder), sink.write)
+        read = partial(decode, settings=settings, decoder=self._decoder)
+        if job.watched:
+            flow = partial(self.flow, engine, write=sink.write)
+            return Flight(job.output, job.shard).over(refs, read, flow)
+        return self.flow(engine, refs, read, sink.write)
 
     def flow(
         self,

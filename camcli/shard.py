@@ -66,6 +66,10 @@ class Shard:
         return f".camcli{self._suffix}.lock"
 
     @property
+    def flight(self) -> str:
+        return f".camcli{self._suffix}.flight"
+
+    @property
     def _suffix(self) -> str:
         return f"-{self.index:03}-of-{self.count:03}" if self.count > 1 else ""
 

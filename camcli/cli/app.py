@@ -26,6 +26,7 @@ from camcli.cli import (
     merge,
     methods,
     models,
+    ray,
     render,
     report,
     study,
@@ -97,6 +98,7 @@ def main() -> NoReturn:
     if not sys.warnoptions:  # those of libraries, by file and line, are for developers
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", ModelWarning)
+    sys.argv[1:] = ray.spelled_out(sys.argv[1:])
     try:
         try:
             app()

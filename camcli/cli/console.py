@@ -71,11 +71,11 @@ class Progress:
         self._bar, self._plain = bar, plain
         self._count, self._last = 0, time.monotonic()
 
-    def advance(self) -> None:
-        """One more input is committed."""
-        self._count += 1
+    def advance(self, count: int = 1) -> None:
+        """So many more inputs are committed."""
+        self._count += count
         if self._bar is not None:
-            self._bar.update()
+            self._bar.update(count)
         elif self.due():
             say(f"camcli: {self._count:,} done")
 

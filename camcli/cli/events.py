@@ -11,7 +11,7 @@ explained, failed, changed, already_done, failed_earlier, redrawn and ignored:
 - planned: pending, reasons (--dry-run)
 - remark: message (what was assumed about the model, what the maps are worth)
 - stopped: reason (a signal, an option, closed pipe)
-- error: error {type, message} (what ended the command)
+- error: error {type, message} (what ended the command; with shard, what ended that one)
 - finished: exit_status, counts, seconds, output; the last line
 
 Where several processes share a run, each line of theirs has `shard` too, what is no event of
@@ -70,6 +70,14 @@ class Sentences:
         elif self.chosen.verbose:
             best = record["predictions"][0]
             say(f"{shown(record['path'])}: {shown(best['label'])} {best['probability']:.2f}")
+
+    def advanced(self, count: int, bar: Progress) -> None:
+        """So many more inputs are done, by other processes."""
+        bar.advance(count)
+
+    def trouble(self, shard: Shard, message: str) -> None:
+        """What ended a shard, while others go on."""
+        complain(f"shard {shard}: {message}")
 
     def planned(self, reasons: Counter[str]) -> None:
         """What would be explained, and why."""
@@ -154,6 +162,13 @@ class Events(Sentences):
             self._event("explained", **named, **wanted)
         if bar.due():
             self._event("progress", counts=_counts(self.summary))
+
+    def advanced(self, count: int, bar: Progress) -> None:
+        if bar.due():
+            self._event("progress", counts=_counts(self.summary))
+
+    def trouble(self, shard: Shard, message: str) -> None:
+        self._event("error", error={"type": "ShardError", "message": message}, shard=str(shard))
 
     def planned(self, reasons: Counter[str]) -> None:
         self._event("planned", pending=reasons.total(), reasons=dict(reasons))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -19,7 +21,7 @@ from camcli.cli.console import emit, shown
 from camcli.cli.events import LOG_JSON, Events, Sentences
 from camcli.cli.fleet import ALL_GPUS, explain_on
 from camcli.cli.options import with_settings
-from camcli.cli.process import interruptible, suit_torch
+from camcli.cli.process import die_with, interruptible, suit_torch
 from camcli.cli.request import check_decoding, model_request
 from camcli.cluster.environment import shard_here
 from camcli.config import Config
@@ -45,6 +47,7 @@ def command(
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file of settings.", metavar="FILE")
     ] = None,
+    watched: Annotated[int | None, typer.Option("--watched", hidden=True)] = None,
     **flags: Any,
 ) -> None:
     """Explain pictures: an overlay, a JSON record and an NPZ of raw maps for each.
@@ -58,11 +61,15 @@ def command(
             raise
         Events(Config()).error(error)
         raise typer.Exit(error.exit_status) from error
+    if watched is not None:  # by a process that starts this one again when it is lost
+        die_with(watched)
+        chosen = dataclasses.replace(chosen, log_format=LOG_JSON, quiet=False, progress=False)
     teller = Events(chosen) if chosen.log_format == LOG_JSON else Sentences(chosen)
     teller.started()
     asked = {name for name, origin in origins.items() if origin != "default"}
     try:
         job = job_of(chosen, tuple(inputs or ()), asked, _shard(chosen, teller))
+        job = dataclasses.replace(job, watched=watched is not None)
         status = _run(job, chosen, teller)
     except CamcliError as error:
         teller.error(error)
@@ -75,6 +82,10 @@ def _run(job: Job, chosen: Config, teller: Sentences) -> int:
     from camcli.images.decode import own_pillow
     from camcli.run import Run
 
+    if chosen.ray != "none":
+        from camcli.cli.ray import explain_on_ray
+
+        return explain_on_ray(job, chosen, teller)
     if chosen.device == ALL_GPUS:
         from camcli.cluster.launcher import visible_gpus
 
@@ -87,7 +98,7 @@ def _run(job: Job, chosen: Config, teller: Sentences) -> int:
     run = Run(job, before_model=suit_torch)
     teller.summary = run.summary
     if chosen.dry_run:
-        _list(run, chosen.verbose, teller)
+        list_pending([run], chosen.verbose, teller)
         return 0
     held = locked(job.output, chosen.lock_timeout, job.shard)
     stopping = interruptible(lambda number: run.stop(signal.Signals(number).name))
@@ -185,10 +196,10 @@ def _work(run: Run, chosen: Config, teller: Sentences) -> None:
                 run.stop("closed pipe")
 
 
-def _list(run: Run, verbose: bool, teller: Sentences) -> None:
+def list_pending(runs: Iterable[Run], verbose: bool, teller: Sentences) -> None:
     """What would be explained, one path a line (`path<TAB>reason` with --verbose)."""
     reasons: Counter[str] = Counter()
-    for ref, reason in run.pending():
+    for ref, reason in itertools.chain.from_iterable(run.pending() for run in runs):
         line = f"{shown(ref.path)}\t{reason}" if verbose else shown(ref.path)
         if not emit(line + "\n"):
             return

@@ -109,6 +109,6 @@ def _clean_up(directory: Path) -> None:
     """Remove what the shards kept; the run file last, by which the others are found."""
     sweep(directory)
     for shard in manifest.started(directory) - {WHOLE}:
-        for name in (shard.journal, shard.lock, shard.run_file):
+        for name in (shard.journal, shard.flight, shard.lock, shard.run_file):
             (directory / name).unlink(missing_ok=True)
     (directory / ENTRANCE).unlink(missing_ok=True)
