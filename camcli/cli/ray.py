@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from camcli.run import Run
 
 _ADDRESS = re.compile(r"none|local|auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:.]+\]:\d{1,5}", re.ASCII)
+# How many sentences about the maps are said; each shard has its own.
+_REMARKS = 8
 # What tasks need of the driver's environment: settings, and what decides the last bit on a CPU.
 _HANDED_ON = ("CAMCLI_", "OMP_NUM_THREADS", "MKL_", "TORCH_HOME", "HF_")
 
@@ -56,10 +58,14 @@ def explain_on_ray(job: Job, chosen: Config, teller: Sentences) -> int:
     from camcli.outputs.files import require_room
     from camcli.outputs.ledger import Ledger
 
+    parts = _parts(job, chosen)
+    if parts is not None:
+        Ledger(job.output, job.shard.split(parts)[0]).check()
     with handed_on(job.inputs) as file, connected(chosen.ray):
-        order = _order(job, chosen, None if file is None else file.read_bytes())
+        order = _order(job, chosen, parts, None if file is None else file.read_bytes())
         shards = job.shard.split(order.count // job.shard.count)
-        Ledger(job.output, shards[0]).check()
+        if order.count == 1 and not chosen.quiet:
+            teller.remark("camcli: one task explains all, as the run is not in shards")
         require_room(job.output)
         return _explain(Tasks(order, shards), chosen, teller)
 
@@ -103,11 +109,11 @@ def _runs(job: Job, chosen: Config, teller: Sentences) -> Iterator[Run]:
         yield run
 
 
-def _order(job: Job, chosen: Config, stdin: bytes | None) -> Order:
+def _order(job: Job, chosen: Config, parts: int | None, stdin: bytes | None) -> Order:
     from camcli.cluster.tasks import SHARDS_PER_WORKER, Order, needed
 
     need, held = needed(chosen.device, chosen.workers)
-    parts = _parts(job, chosen) or held * SHARDS_PER_WORKER
+    parts = parts or held * SHARDS_PER_WORKER
     environment = {k: v for k, v in os.environ.items() if k.startswith(_HANDED_ON)}
     return Order(
         arguments=tuple(sys.argv[1:]),
@@ -134,6 +140,10 @@ def _explain(tasks: Tasks, chosen: Config, teller: Sentences) -> int:
             said = f"its process was ended by {signal.Signals(-status).name}, again and again"
             teller.trouble(shard, f"{said}; the same command goes on from there")
     teller.summary.seconds = time.monotonic() - started
+    remarks = teller.summary.remarks
+    if len(remarks) > _REMARKS:
+        more = f"{len(remarks) - _REMARKS} more such sentences are in the shards' run files"
+        teller.summary.remarks = (*remarks[:_REMARKS], more)
     if received:
         teller.summary.stopped = signal.Signals(received[0]).name
     status = 128 + received[0] if received else tasks.status
@@ -189,9 +199,9 @@ class _Hearing:
             case "error" if self._new(message := event["error"]["message"]):
                 self.teller.trouble(shard, message)
             case "lost":
-                self._remark(f"shard {shard} goes on on {event['where']}; its worker was lost")
+                self._remark(f"shard {shard}: its worker was lost; {event['where']} goes on")
             case "crashed":
-                self._remark(f"shard {shard} goes on; its process was lost ({event['how']})")
+                self._remark(f"shard {shard}: its process was lost ({event['how']})")
             case "line" if self._new(event["text"]):
                 self._remark(f"[{shard}] {event['text']}")
 

@@ -90,7 +90,8 @@ def _join(address: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _unreached(address: str, why: str) -> CamcliError:

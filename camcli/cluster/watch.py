@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,8 +46,7 @@ def started(
 def _given(stdin: bytes | None) -> IO[bytes]:
     if stdin is None:
         return open(os.devnull, "rb")
-    descriptor = os.memfd_create("camcli-list")
-    file = os.fdopen(descriptor, "w+b")
+    file = tempfile.TemporaryFile()  # noqa: SIM115
     file.write(stdin)
     file.seek(0)
     return file

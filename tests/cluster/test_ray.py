@@ -127,12 +127,16 @@ def test_two_nodes_write_what_one_process_writes(
     cluster: Any, camcli: Callable, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    command = [SAMPLES, "-o", out, *FLAGS, "--ray-shards=2", "--json"]
+    command = [SAMPLES, "-o", out, *FLAGS, "--ray-shards=2", "--json", "--log-format=json"]
     status, printed, said = Driver(cluster, *command).end()
     assert status == 0, said
     names = sorted(path.name for path in SAMPLES.glob("*.jpg"))
     assert sorted(json.loads(line)["key"] for line in printed.splitlines()) == names
-    assert said[0].startswith(f"camcli: {len(names)} explained")
+    events = [json.loads(line) for line in said]
+    assert (events[0]["event"], events[-1]["event"]) == ("started", "finished")
+    counts = {name: n for name, n in events[-1]["counts"].items() if n}
+    assert counts.pop("ignored", 0) == len(list(SAMPLES.iterdir())) - len(names)
+    assert counts == {"found": len(names), "explained": len(names)}
     assert outputs(out) == whole(camcli, SAMPLES, tmp_path / "whole")
 
 
@@ -155,8 +159,8 @@ def test_a_killed_worker_and_a_lost_node_cost_what_they_had_in_hand(
     assert any(line.startswith("camcli: 1,000 explained in ") for line in said), said
     assert camcli("verify", out, "--deep", check=0).stderr.startswith(b"camcli: 1,000 explained")
     assert outputs(out) == whole(camcli, images, tmp_path / "whole")
-    lines = [journalled(path) for path in out.glob("results-*.jsonl")]
-    assert sum(map(len, lines)) < 1000 + 2 * 3 * 4 * 4  # in hand: read ahead, batched, written
+    lines = [line["key"] for path in out.glob("results-*.jsonl") for line in journalled(path)]
+    assert len(lines) == len(set(lines)) == 1000  # nothing that was committed was done again
 
 
 @pytest.mark.slow
@@ -180,3 +184,77 @@ def test_a_picture_that_kills_its_process_costs_itself_only(
     assert sum("deadly.png: explaining it ended the process" in line for line in said) == 1
     camcli("verify", out, check=0)
     assert not list(out.glob(".*.flight"))
+
+
+@pytest.mark.slow
+def test_the_first_signal_finishes_what_is_in_flight_and_more_nodes_go_on(
+    cluster: Any, camcli: Callable, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    plant(images, 400, 100)
+    stopped = Driver(cluster, images, "-o", out, *FLAGS)
+    stopped.wait_for(lambda: committed(out) > 20)
+    started = time.monotonic()
+    stopped.process.send_signal(signal.SIGINT)
+    status, _, said = stopped.end()
+    assert status == 130, said
+    assert "camcli: stopped by SIGINT; the same command goes on from here" in said
+    assert time.monotonic() - started < 60
+    assert len(outputs(out)) == 3 * committed(out) < 1200
+    assert not children(out)
+    node = cluster.add_node(num_cpus=1)
+    try:
+        status, _, said = Driver(cluster, images, "-o", out, *FLAGS).end()
+    finally:
+        cluster.remove_node(node)
+    assert status == 0, said
+    assert sorted(out.glob("run-*.json"))[-1].name == "run-007-of-008.json"
+    assert outputs(out) == whole(camcli, images, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_all_at_once(cluster: Any, tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    plant(images, 400, 100)
+    driver = Driver(cluster, images, "-o", out, *FLAGS, "--ray-shards=2")
+    driver.wait_for(lambda: committed(out) > 20)
+    driver.process.send_signal(signal.SIGINT)
+    time.sleep(0.1)  # two that are pending at once come in the order of their numbers
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.end() == (143, "", [])
+    deadline = time.monotonic() + 30
+    while children(out):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_shard_that_is_locked_is_reported_and_the_others_finish(
+    cluster: Any, camcli: Callable, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    plant(images, 20, 20)
+    out.mkdir()
+    with open(out / ".camcli-000-of-002.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [images, "-o", out, *FLAGS, "--ray-shards=2"]
+        status, _, said = Driver(cluster, *command).end()
+    assert status == 75
+    assert said[0].startswith("camcli: shard 0/2: another run is writing shard 0/2 to ")
+    assert (out / "run-001-of-002.json").exists()
+    assert Driver(cluster, *command).end()[0] == 0
+    assert outputs(out) == whole(camcli, images, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_what_listens_but_is_no_cluster_is_given_up_in_a_sentence() -> None:
+    code = ("import sys; from camcli.cluster import tasks; tasks._JOIN = 2\n"
+            "from camcli.cli.app import main; main()")  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-c", code, "explain", SAMPLES, "--ray", address],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert f"camcli: no Ray cluster can be reached at '{address}' (no answer within" in done.stderr
