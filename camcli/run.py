@@ -96,8 +96,7 @@ class Run:
             yield from self._records()
 
     def _records(self) -> Iterator[Record]:
-        started = time.monotonic()
-        ledger = self.ledger
+        started, ledger = time.monotonic(), self.ledger
         if not self.job.overwrite:
             ledger.check()
         before = ledger.read()
@@ -236,12 +235,11 @@ class Run:
                     yield written.record
         finally:
             self.summary.verdict = verdict.sentences()
-            run |= self._end(book)
+            run |= self._end(book) | {"verdict": self.summary.verdict}
             run["timings"] = {
                 "model_seconds": round(self.model_seconds, 3),
                 "explain_seconds": round(time.monotonic() - started, 3),
             }
-            run["verdict"] = self.summary.verdict
             self.ledger.write(run)
 
     def _end(self, book: Journal) -> Json:
@@ -259,12 +257,11 @@ class Run:
             f"memory ran out at {run['batch_size']} pictures at a time; "
             f"from there on it were {engine.batch_size}"
         )
-        self.summary.remarks = (*self.summary.remarks, sentence)
+        run["model"]["remarks"] = self.summary.remarks = (*self.summary.remarks, sentence)
         run["batch_size"] = engine.batch_size
         run["identity"] = identity_of(self.job, engine)
         run["earlier_config_hashes"].append(run["config_hash"])
         run["config_hash"] = manifest.digest(run["identity"])
-        run["model"]["remarks"] = self.summary.remarks
         self.ledger.write(run)
 
     def _written(
@@ -274,10 +271,10 @@ class Run:
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)
         read = partial(decode, settings=settings, decoder=self._decoder)
+        flow = partial(self.flow, engine, write=sink.write)
         if job.watched:
-            flow = partial(self.flow, engine, write=sink.write)
             return Flight(job.output, job.shard).over(refs, read, flow)
-        return self.flow(engine, refs, read, sink.write)
+        return flow(refs, read)
 
     def flow(
         self,

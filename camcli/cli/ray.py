@@ -54,7 +54,8 @@ def explain_on_ray(job: Job, chosen: Config, teller: Sentences) -> int:
 
         list_pending(_runs(job, chosen, teller), chosen.verbose, teller)
         return 0
-    from camcli.cluster.tasks import Tasks, connected
+    from camcli.cluster.joining import connected
+    from camcli.cluster.tasks import Tasks
     from camcli.outputs.files import require_room
     from camcli.outputs.ledger import Ledger
 
@@ -110,7 +111,8 @@ def _runs(job: Job, chosen: Config, teller: Sentences) -> Iterator[Run]:
 
 
 def _order(job: Job, chosen: Config, parts: int | None, stdin: bytes | None) -> Order:
-    from camcli.cluster.tasks import SHARDS_PER_WORKER, Order, needed
+    from camcli.cluster.joining import needed
+    from camcli.cluster.tasks import SHARDS_PER_WORKER, Order
 
     need, held = needed(chosen.device, chosen.workers)
     parts = parts or held * SHARDS_PER_WORKER

@@ -248,7 +248,7 @@ def test_a_shard_that_is_locked_is_reported_and_the_others_finish(
 
 @pytest.mark.slow
 def test_what_listens_but_is_no_cluster_is_given_up_in_a_sentence() -> None:
-    code = ("import sys; from camcli.cluster import tasks; tasks._JOIN = 2\n"
+    code = ("import sys; from camcli.cluster import joining; joining._JOIN = 2\n"
             "from camcli.cli.app import main; main()")  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"

@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 
 from camcli.cli.ray import spelled_out
-from camcli.cluster import tasks, watch
-from camcli.cluster.tasks import Desk, Need, Order
+from camcli.cluster import joining, tasks, watch
+from camcli.cluster.joining import Need
+from camcli.cluster.tasks import Desk, Order
 from camcli.cluster.watch import Growth, Said
 from camcli.errors import CamcliError, UsageError
 from camcli.shard import Shard
@@ -68,7 +69,7 @@ def test_a_dry_run_lists_what_all_shards_would_do(camcli: Callable, tmp_path: Pa
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match=r"pip install 'camcli\[ray\]'"), tasks.connected("auto"):
+    with pytest.raises(UsageError, match=r"pip install 'camcli\[ray\]'"), joining.connected("auto"):
         pass
 
 
@@ -76,7 +77,7 @@ def test_an_address_where_nobody_listens_is_one_sentence() -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with (
         pytest.raises(CamcliError, match=r"at '127\.0\.0\.1:1' \(Connection refused\); give HOST"),
-        tasks.connected("127.0.0.1:1"),
+        joining.connected("127.0.0.1:1"),
     ):
         pass
 
@@ -104,7 +105,7 @@ def test_a_task_asks_for_a_gpu_and_its_share_of_the_processors(
     found = [{"Alive": True, "Resources": {"CPU": float(c), "GPU": float(g)}} for c, g in nodes]
     found.append({"Alive": False, "Resources": {"CPU": 1.0, "GPU": 99.0}})
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: found))
-    assert tasks.needed(device, workers) == (need, held)
+    assert joining.needed(device, workers) == (need, held)
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cuda", None), ("auto", 5)])
@@ -114,7 +115,7 @@ def test_what_no_node_has_is_one_sentence(
     found = [{"Alive": True, "Resources": {"CPU": 4.0}}]
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: found))
     with pytest.raises(CamcliError, match="no node of the Ray cluster has "):
-        tasks.needed(device, workers)
+        joining.needed(device, workers)
 
 
 def test_a_task_that_is_started_again_waits_for_the_lock_of_the_lost_one() -> None:
