@@ -11,12 +11,13 @@ explained, failed, changed, already_done, failed_earlier, redrawn and ignored:
 - planned: pending, reasons (--dry-run)
 - remark: message (what was assumed about the model, what the maps are worth)
 - stopped: reason (a signal, an option, closed pipe)
-- error: error {type, message} (what ended the command; with shard, what ended that one)
+- error: error {type, message} (what ended the command)
 - finished: exit_status, counts, seconds, output; the last line
 
-Where several processes share a run, each line of theirs has `shard` too, what is no event of
-theirs is a remark, an error {type ShardError} says what ended one of them, and the last line,
-finished, has `shards` {done, count, inputs} in place of counts and seconds.
+Where several processes share a run (--device cuda:all), each line of theirs has `shard` too, what
+is no event of theirs is a remark, an error {type ShardError} says what ended one of them, and the
+last line, finished, has `shards` {done, count, inputs} in place of counts and seconds. Tasks of
+--ray are told of as one run, but for those errors.
 
 --quiet leaves failed, error, and finished where the exit status is not 0.
 """
@@ -74,10 +75,6 @@ class Sentences:
     def advanced(self, count: int, bar: Progress) -> None:
         """So many more inputs are done, by other processes."""
         bar.advance(count)
-
-    def trouble(self, shard: Shard, message: str) -> None:
-        """What ended a shard, while others go on."""
-        complain(f"shard {shard}: {message}")
 
     def planned(self, reasons: Counter[str]) -> None:
         """What would be explained, and why."""
@@ -166,9 +163,6 @@ class Events(Sentences):
     def advanced(self, count: int, bar: Progress) -> None:
         if bar.due():
             self._event("progress", counts=_counts(self.summary))
-
-    def trouble(self, shard: Shard, message: str) -> None:
-        self._event("error", error={"type": "ShardError", "message": message}, shard=str(shard))
 
     def planned(self, reasons: Counter[str]) -> None:
         self._event("planned", pending=reasons.total(), reasons=dict(reasons))

@@ -204,8 +204,8 @@ class _Hearing:
                 self._remark(f"shard {shard}: its worker was lost; {event['where']} goes on")
             case "crashed":
                 self._remark(f"shard {shard}: its process was lost ({event['how']})")
-            case "line" if self._new(event["text"]):
-                self._remark(f"[{shard}] {event['text']}")
+            case "line" if self._new(event["text"]) and not self.chosen.quiet:
+                self.teller.overheard(shard, shown(event["text"]))
 
     def _fail(self, event: dict[str, Any]) -> None:
         """An input failed; told once, though it was met again where a task was."""
