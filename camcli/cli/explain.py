@@ -47,7 +47,8 @@ def command(
     config: Annotated[
         Path | None, typer.Option("--config", help="A TOML file of settings.", metavar="FILE")
     ] = None,
-    watched: Annotated[int | None, typer.Option("--watched", hidden=True)] = None,
+    parent: Annotated[int | None, typer.Option("--parent", hidden=True)] = None,
+    watched: Annotated[bool, typer.Option("--watched", hidden=True)] = False,
     **flags: Any,
 ) -> None:
     """Explain pictures: an overlay, a JSON record and an NPZ of raw maps for each.
@@ -61,15 +62,16 @@ def command(
             raise
         Events(Config()).error(error)
         raise typer.Exit(error.exit_status) from error
-    if watched is not None:  # by a process that starts this one again when it is lost
-        die_with(watched)
+    if parent is not None:  # of several that share a run, which is to be free with its lock
+        die_with(parent)
+    if watched:  # by a process that starts this one again when it is lost
         chosen = dataclasses.replace(chosen, log_format=LOG_JSON, quiet=False, progress=False)
     teller = Events(chosen) if chosen.log_format == LOG_JSON else Sentences(chosen)
     teller.started()
     asked = {name for name, origin in origins.items() if origin != "default"}
     try:
         job = job_of(chosen, tuple(inputs or ()), asked, _shard(chosen, teller))
-        job = dataclasses.replace(job, watched=watched is not None)
+        job = dataclasses.replace(job, watched=watched)
         status = _run(job, chosen, teller)
     except CamcliError as error:
         teller.error(error)

@@ -50,6 +50,7 @@ def _python() -> list[str]:
 def command(arguments: Sequence[str], own: Sequence[str]) -> list[str]:
     """`python -m camcli` with the user's arguments, in which the last of an option counts."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
+    own = (f"--parent={os.getpid()}", *own)
     return [*_python(), "-m", "camcli", *arguments[:end], *own, *arguments[end:]]
 
 

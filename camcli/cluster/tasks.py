@@ -58,7 +58,7 @@ class Order:
                 f"--shard={shard}",
                 f"--workers={self.need.cpus}",
                 f"--lock-timeout={patience}",
-                f"--watched={os.getpid()}",
+                "--watched",
             ),
         )
 

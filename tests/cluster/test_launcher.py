@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from camcli.cluster import launcher
 from camcli.cluster.launcher import Fleet, Part, visible_gpus, worst
 from camcli.errors import ModelError, OutputError
 from camcli.models.opening import find_device
+from camcli.outputs.files import locked
 from camcli.run import Run
 from camcli.shard import WHOLE, Shard
 from tests.benchmarks.million import plant
@@ -113,6 +115,22 @@ def test_a_signal_finishes_what_is_in_flight_and_the_same_command_goes_on(
     assert outputs(out) == whole(images, tmp_path / "whole")
 
 
+def test_a_launcher_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    plant(images, 200, 50)
+    command = ["explain", "--device", "cuda:all", images, "-o", out, *FLAGS]
+    launched = Two(*command)
+    while journal_lines(out) < 2:
+        assert launched.process.poll() is None
+        time.sleep(0.02)
+    launched.process.kill()
+    launched.end()  # nobody holds its pipes any more
+    with ExitStack() as held:
+        for shard in WHOLE.split(2):
+            held.enter_context(locked(out, 10, shard))
+    assert journal_lines(out) < 200
+
+
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Has some other Python text stand for `python -m camcli`; `shard` is what it is told."""
@@ -154,8 +172,8 @@ def test_each_process_gets_the_arguments_its_device_and_its_shard(
     heard = Heard()
     assert heard.run() == 0
     assert sorted(heard.printed) == [
-        f"['-m', 'camcli', 'explain', 'a', '--device=cpu', '--shard={shard}', '--workers=6', "
-        f"'--', '-b']\n".encode()
+        f"['-m', 'camcli', 'explain', 'a', '--parent={os.getpid()}', '--device=cpu', "
+        f"'--shard={shard}', '--workers=6', '--', '-b']\n".encode()
         for shard in ("0/2", "1/2")
     ]
 

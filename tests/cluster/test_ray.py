@@ -98,7 +98,7 @@ def workers() -> list[int]:
 def children(out: Path) -> list[int]:
     """The processes that explain a shard."""
     name = str(out).encode()
-    return processes(lambda line: b"\0--watched=" in line and name in line)
+    return processes(lambda line: b"\0--watched\0" in line and name in line)
 
 
 def processes(wanted: Callable[[bytes], bool]) -> list[int]:
