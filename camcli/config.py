@@ -7,46 +7,21 @@ A field declared here is a flag, an environment variable, a TOML key and a line 
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 from camcli.errors import UsageError, did_you_mean
 from camcli.outputs.colormaps import NAMES as COLORMAPS
+from camcli.values import Option, setting, typed
 
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 WRITES = ("overlay", "json", "npz")
 PRECISIONS = ("fp32", "bf16", "fp16")
 SMOOTHINGS = ("flip", "scale", "eigen")
 _MAY_BE_EMPTY = ("files_from", "include", "exclude", "smooth")
-
-
-@dataclass(frozen=True)
-class Option:
-    """How a setting looks on the command line, and which values it takes."""
-
-    flags: tuple[str, ...]
-    help: str
-    panel: str
-    metavar: str | None = None
-    choices: tuple[str, ...] | None = None
-    low: float | None = None
-    high: float | None = None
-    split: bool = True
-    """Whether a comma separates the values of a repeatable setting."""
-
-
-def setting(default: Any, flags: str, help: str, panel: str, **more: Any) -> Any:
-    """A Config field; `flags` are its command-line names, separated by spaces."""
-    option = Option(tuple(flags.split()), help, panel, **more)
-    return field(default=default, metadata={"option": option})
-
-
 WHAT, MODEL, INPUT, OUTPUT = "What to explain", "Model", "Inputs", "Output"
 DRAWING, PREPARING, RUNNING, SAYING = "Drawing", "Preprocessing", "Running", "Messages"
 
@@ -109,6 +84,12 @@ class Config:
     output: Path = setting(Path("camcli-output"), "-o --output", "Output directory.", OUTPUT)
     write: tuple[str, ...] = setting(
         WRITES, "--write", "What to write, a comma list.", OUTPUT, choices=WRITES)
+    sink: str = setting(
+        "files", "--sink", "Every output a file of its own, or tars of many inputs each "
+        "(WebDataset).", OUTPUT, choices=("files", "tar"))
+    shard_size: int = setting(
+        1000, "--shard-size", "Inputs in each tar of --sink tar; a tar counts once it is closed.",
+        OUTPUT, low=1, high=100_000)
     json: bool = setting(False, "--json", "Also print each record as a JSON line.", OUTPUT)
     colormap: str = setting(
         "inferno", "--colormap", "Colour scale.", DRAWING, choices=COLORMAPS)
@@ -230,65 +211,7 @@ def resolve(
 
 def parse(name: str, value: Any, shown: str) -> Any:
     """A value from a flag, a variable or TOML as the setting's own type; `shown` names it."""
-    kind, option = kinds()[name], options()[name]
-    if isinstance(kind, UnionType):
-        if value == "auto":
-            return None
-        kind = next(k for k in typing.get_args(kind) if k is not type(None))
-    if typing.get_origin(kind) is tuple:
-        parts = value if isinstance(value, list | tuple) else [value]
-        if option.split:
-            parts = [part for whole in parts for part in _split(whole)]
-        item = typing.get_args(kind)[0]
-        parsed = tuple(_scalar(item, part, option, shown) for part in parts)
-        if not parsed and name not in _MAY_BE_EMPTY:
-            raise UsageError(f"{shown} needs at least one value")
-        return parsed
-    return _scalar(kind, value, option, shown)
-
-
-def _split(whole: Any) -> list[Any]:
-    if not isinstance(whole, str):
-        return [whole]
-    return [part.strip() for part in whole.split(",") if part.strip()]
-
-
-def _suits(kind: Any, value: Any) -> bool:
-    """TOML has types of its own: 2.5 is no whole number; true, a list and a date are no text."""
-    if isinstance(value, str):
-        return value != ""
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    return isinstance(value, int) or (isinstance(value, float) and kind is not int)
-
-
-def _scalar(kind: Any, value: Any, option: Option, shown: str) -> Any:
-    try:
-        if not _suits(kind, value):
-            raise TypeError
-        result = _boolean(value) if kind is bool else kind(value)
-        if kind is float and not math.isfinite(result):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        what = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
-        raise UsageError(f"{shown} must be {what}, not '{value}'") from None
-    if option.choices is not None and result not in option.choices:
-        hint = did_you_mean(str(result), option.choices) or "."
-        raise UsageError(
-            f"{shown} must be one of {', '.join(option.choices)}, not '{result}'{hint}"
-        )
-    if option.low is not None and result < option.low:
-        raise UsageError(f"{shown} must be at least {option.low:g}, not {result}")
-    if option.high is not None and result > option.high:
-        raise UsageError(f"{shown} must be at most {option.high:g}, not {result}")
-    return result
-
-
-def _boolean(value: Any) -> bool:
-    word = str(value).strip().lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError(word)
-    return word in _TRUE
+    return typed(kinds()[name], options()[name], value, shown, name in _MAY_BE_EMPTY)
 
 
 def _flag(name: str) -> str:

@@ -8,13 +8,15 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from camcli.images.discover import Inputs
 from camcli.outputs import journal, manifest
 from camcli.outputs.arrays import SCHEMA_VERSION
 from camcli.outputs.redraw import drawing_of
 from camcli.outputs.render import Style
+from camcli.outputs.sink import DirectorySink, Sink
+from camcli.outputs.tars import TarSink
 from camcli.records import ModelRequest, Smoothing
 from camcli.shard import WHOLE, Shard
 
@@ -62,6 +64,9 @@ class Job:
     watched: bool = False
     """Whether another process starts this one again when it is lost; then the pictures that it had
     in hand are taken one by one, and the one over which it is lost again fails."""
+    sink: Literal["files", "tar"] = "files"
+    shard_size: int = 1000
+    """Inputs in each tar."""
 
 
 def request_of(job: Job) -> Json:
@@ -112,6 +117,16 @@ def identity_of(job: Job, engine: Engine) -> Json:
     return manifest.plain(identity)
 
 
+def sink_of(job: Job, engine: Engine, config_hash: str) -> Sink:
+    """What keeps the outputs."""
+    classes = engine.model.classes
+    kinds, labels = job.write, tuple(map(classes.label, range(classes.count)))
+    common = (job.output, kinds, job.style, config_hash, len(engine.layers) > 1, labels, job.shard)
+    if job.sink == "tar":
+        return TarSink(*common, shard_size=job.shard_size)
+    return DirectorySink(*common)
+
+
 def manifest_of(
     job: Job,
     engine: Engine,
@@ -139,6 +154,8 @@ def manifest_of(
         "identity": identity,
         "drawing": drawing,
         "write": sorted(written),
+        "sink": job.sink,
+        **({"shard_size": job.shard_size} if job.sink == "tar" else {}),
         "model": {
             "name": model.name,
             "weights": model.weights,

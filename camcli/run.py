@@ -7,7 +7,7 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,9 +16,17 @@ from camcli.cam.verdict import Verdict
 from camcli.images.decode import Decoder, DecodeSettings, decode, picture_of
 from camcli.images.discover import Walk
 from camcli.images.isolated import decoding
-from camcli.job import REASONS, Job, Json, identity_of, manifest_of, now, request_of
+from camcli.job import (
+    REASONS,
+    Job,
+    Json,
+    identity_of,
+    manifest_of,
+    now,
+    request_of,
+    sink_of,
+)
 from camcli.outputs import manifest
-from camcli.outputs.commits import Commits, Disk
 from camcli.outputs.files import require_room
 from camcli.outputs.flight import Flight
 from camcli.outputs.journal import Journal
@@ -26,7 +34,7 @@ from camcli.outputs.ledger import Ledger
 from camcli.outputs.record import Record
 from camcli.outputs.redraw import Redraw, Scale, restyled
 from camcli.outputs.render import Style
-from camcli.outputs.sink import DirectorySink, Written
+from camcli.outputs.sink import Sink, Written
 from camcli.pipeline import Explainer, through, timed
 from camcli.records import Decoded, Explanation, Failure, ImageRef
 
@@ -66,7 +74,7 @@ class Run:
         self.summary = Summary()
         self.model_seconds = 0.0
         """What it took to import torch, open the model and try it out."""
-        self.ledger = Ledger(job.output, job.shard)
+        self.ledger = Ledger(job.output, job.shard, job.sink)
         self._walk = Walk(job.inputs)
         found, shard = self._walk.some(), job.shard
         self._refs = found if shard.count == 1 else (ref for ref in found if shard.holds(ref.key))
@@ -89,8 +97,8 @@ class Run:
         yield from itertools.islice(self._unfinished(book), self.job.limit)
 
     def records(self) -> Iterator[Record]:
-        """Do what is left, yielding each input's record as it is written; its journal line follows
-        within seconds, and before the last record is followed by the end.
+        """Do what is left, yielding each input's record as it is made; its journal line follows
+        within seconds, or with its tar, and before the last record is followed by the end.
         """
         with self._ends:
             yield from self._records()
@@ -214,19 +222,11 @@ class Run:
         job = self.job
         run = self._entered(engine, request, before)
         config_hash = run["config_hash"]
-        sink = DirectorySink(
-            job.output,
-            job.write,
-            job.style,
-            config_hash,
-            len(engine.layers) > 1,
-            tuple(engine.model.classes.label(i) for i in range(engine.model.classes.count)),
-            job.shard,
-        )
+        sink = sink_of(job, engine, config_hash)
         verdict = Verdict({layer.name: probe for layer, probe in engine.probes.items()})
         started = time.monotonic()
         try:
-            with closing(Disk(job.output)) as disk, Commits(disk.sync, book.append) as commits:
+            with sink.commits(book) as commits:
                 for written, elapsed in timed(self._written(refs, engine, sink)):
                     if engine.batch_size != run["batch_size"]:
                         self._halved(engine, run)
@@ -264,9 +264,7 @@ class Run:
         run["config_hash"] = manifest.digest(run["identity"])
         self.ledger.write(run)
 
-    def _written(
-        self, refs: Iterable[ImageRef], engine: Engine, sink: DirectorySink
-    ) -> Iterator[Written]:
+    def _written(self, refs: Iterable[ImageRef], engine: Engine, sink: Sink) -> Iterator[Written]:
         job = self.job
         overlay_size = job.style.overlay_size if "overlay" in job.write else None
         settings = DecodeSettings(engine.model.preprocessing, overlay_size, job.max_pixels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from camcli.errors import UsageError
 
 # The folders that a run keeps in its output directory.
-OUTPUTS = ("json", "maps", "overlays")
+OUTPUTS = ("json", "maps", "overlays", "tars")
 _RUN_FILE = re.compile(r"run(?:-(\d{3,9})-of-(\d{3,9}))?\.json", re.ASCII)
 
 
@@ -55,6 +55,15 @@ class Shard:
     @property
     def journal(self) -> str:
         return f"results{self._suffix}.jsonl"
+
+    def tar(self, number: int) -> str:
+        """The name of its tar of this number."""
+        return f"{number:06}{self._suffix}.tar"
+
+    def number_of_tar(self, name: str) -> int | None:
+        """The number of the tar of that name; None where it is another shard's."""
+        found = re.fullmatch(rf"(\d{{6,}}){self._suffix}\.tar", name, re.ASCII)
+        return None if found is None else int(found[1])
 
     @property
     def temporary(self) -> str:

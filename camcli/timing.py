@@ -18,7 +18,7 @@ import numpy as np
 
 from camcli.images.geometry import Geometry
 from camcli.job import Job, Json
-from camcli.outputs.sink import DirectorySink, Written
+from camcli.outputs.sink import Sink, Written
 from camcli.pipeline import Explainer
 from camcli.records import Decoded, Explanation, Failure, FileFacts, ImageRef
 from camcli.run import Run
@@ -124,9 +124,7 @@ class TimedRun(Run):
         self.engine = super()._engine(before)
         return self.engine
 
-    def _written(
-        self, refs: Iterable[ImageRef], engine: Engine, sink: DirectorySink
-    ) -> Iterator[Written]:
+    def _written(self, refs: Iterable[ImageRef], engine: Engine, sink: Sink) -> Iterator[Written]:
         draw = self._clock.timed("render", sink.draw)
         return super()._written(refs, engine, dataclasses.replace(sink, draw=draw))
 

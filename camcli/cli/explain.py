@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -130,6 +130,8 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str], shard: Shar
     if not inputs and not chosen.files_from:
         raise UsageError("nothing to explain: name pictures or folders, or --files-from FILE")
     check_decoding(chosen, asked)
+    if "shard_size" in asked and chosen.sink != "tar":
+        raise UsageError("--shard-size is the size of tars; give --sink tar too, or leave it out")
     if chosen.overwrite and shard != WHOLE:
         raise UsageError(
             f"shard {shard} cannot --overwrite '{chosen.output}', which holds the other shards' "
@@ -158,6 +160,8 @@ def job_of(chosen: Config, inputs: tuple[str, ...], asked: set[str], shard: Shar
         decode_timeout=chosen.decode_timeout,
         version=camcli.__version__,
         shard=shard,
+        sink=cast("Literal['files', 'tar']", chosen.sink),
+        shard_size=chosen.shard_size,
     )
 
 

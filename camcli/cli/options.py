@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 import typer
 
 from camcli import config
+from camcli.values import Option
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(config.Config)}
 
@@ -57,7 +58,7 @@ def _parameter(name: str, default: Any) -> inspect.Parameter:
     )
 
 
-def _metavar(name: str, option: config.Option, kind: Any) -> str:
+def _metavar(name: str, option: Option, kind: Any) -> str:
     if option.metavar:
         return option.metavar
     if option.choices:
@@ -76,7 +77,7 @@ def _default(default: Any) -> str:
     return f" (default: {text})"
 
 
-def _completion(name: str, option: config.Option) -> Callable[[str], list[str]] | None:
+def _completion(name: str, option: Option) -> Callable[[str], list[str]] | None:
     """Shell completion of choices and method names, without loading torch."""
 
     def complete(incomplete: str) -> list[str]:

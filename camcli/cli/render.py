@@ -70,7 +70,8 @@ def command(
         drawn, failed = _draw(redraw, quiet, given.get("progress", True))
     if not quiet:
         lost = f", {failed:,} failed" if failed else ""
-        say(f"camcli: {drawn:,} pictures redrawn{lost}: {shown(str(output))}/overlays")
+        where = "tars" if next(iter(runs.values())).get("sink") == "tar" else "overlays"
+        say(f"camcli: {drawn:,} pictures redrawn{lost}: {shown(str(output))}/{where}")
     raise typer.Exit(_FAILURES if failed else 0)
 
 

@@ -42,7 +42,8 @@ def command(
     """Check a run's outputs against its journal: nothing missing, damaged or extra.
 
     A line a fault on stdout, status 3 where there is one. Remarks (a source that has changed or is
-    gone, a file that is not camcli's) are counted; --verbose prints them.
+    gone, a copy in a tar that a later one supersedes, a file that is not camcli's) are counted;
+    --verbose prints them.
 
     Example: camcli verify out --deep
     """
@@ -84,6 +85,7 @@ def _report(audit: Audit, output: Path) -> None:
         (audit.counts["changed"], "with a source that has changed"),
         (audit.counts["gone"], "with a source out of reach"),
         (audit.counts["undrawn"], "not drawn (camcli render)"),
+        (audit.counts["superseded"], "explained again since"),
         (audit.counts["foreign"], "not camcli's"),
         (audit.unreadable, "lines of the journal passed over"),
     ):

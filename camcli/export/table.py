@@ -36,7 +36,7 @@ def write(run: Reading, file: BinaryIO, base: Path, advance: Callable[[], None])
 def rows(result: Result, base: Path) -> list[Row]:
     """The rows of one input."""
     record = result.record()
-    npz = relative(result.directory / paths.npz_path(result.key), base)
+    npz = _place(result, paths.npz_path(result.key).as_posix(), base)
     about = {
         "key": result.key, "path": relative(result.source, base), "status": record["status"],
         "sha256": record["sha256"], "config_hash": record["config_hash"],
@@ -53,12 +53,15 @@ def rows(result: Result, base: Path) -> list[Row]:
         "crop_left": left, "crop_top": top, "crop_right": right, "crop_bottom": bottom,
         "npz": npz,
     }  # fmt: skip
-    return [
-        _cells(about | _of_map(entry, result.directory, base)) for entry in record["explanations"]
-    ]
+    return [_cells(about | _of_map(entry, result, base)) for entry in record["explanations"]]
 
 
-def _of_map(entry: Record, directory: Path, base: Path) -> Row:
+def _place(result: Result, name: str, base: Path) -> str:
+    """Where an output is; what is in a tar has a path as if that were a folder."""
+    return relative(result.directory / result.stored.place(name), base)
+
+
+def _of_map(entry: Record, result: Result, base: Path) -> Row:
     cam, target = entry["cam"], entry["target"]
     x, y = entry["peak_xy"] or (None, None)
     left, top, right, bottom = entry["hot_box"] or (None,) * 4
@@ -73,7 +76,7 @@ def _of_map(entry: Record, directory: Path, base: Path) -> Row:
         "smoothing": "+".join(entry["smoothing"]),
         "peak_x": x, "peak_y": y,
         "hot_left": left, "hot_top": top, "hot_right": right, "hot_bottom": bottom,
-        "overlay": relative(directory / entry["overlay"], base) if entry["overlay"] else None,
+        "overlay": _place(result, entry["overlay"], base) if entry["overlay"] else None,
         "npz_key": cam["npz_key"], "npz_row": cam["npz_row"],
     }  # fmt: skip
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import stat
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
@@ -112,6 +115,17 @@ def read(archive: str, name: str, most: int) -> bytes:
     if len(data) != member.size:
         raise ArchiveError("the archive ends within this picture")
     return data
+
+
+def sha256(path: str) -> str:
+    """That of a file or a member. OSError, ValueError or ArchiveError where it cannot be read."""
+    archive = None if os.path.lexists(path) else containing(path)
+    if archive is not None:
+        return hashlib.sha256(read(archive, path[len(archive) + 1 :], sys.maxsize)).hexdigest()
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def label(archive: str, name: str) -> str | None:

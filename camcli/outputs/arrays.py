@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +63,7 @@ def encode(explanation: Explanation) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path) -> tuple[list[Maps], Geometry]:
+def read(path: Path | BinaryIO) -> tuple[list[Maps], Geometry]:
     """The maps of an NPZ in the order of its record, and the geometry to draw them by."""
     with np.load(path, allow_pickle=False) as file:
         maps = _maps(file, [str(name) for name in file["array"]], file["row"].tolist())
@@ -72,7 +73,7 @@ def read(path: Path) -> tuple[list[Maps], Geometry]:
     return maps, Geometry((width, height), (across, down), (left, top, right, bottom))
 
 
-def maps_of(path: Path, names: Sequence[str], rows: Sequence[int]) -> list[Maps]:
+def maps_of(path: Path | BinaryIO, names: Sequence[str], rows: Sequence[int]) -> list[Maps]:
     """The maps in these rows of these arrays, as the record names them, and nothing else."""
     with np.load(path, allow_pickle=False) as file:
         return _maps(file, names, rows)

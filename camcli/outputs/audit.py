@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from camcli.errors import OutputError
 from camcli.outputs import journal, manifest, paths
@@ -16,7 +17,8 @@ from camcli.outputs.checks import REMARKS, Checks, Finding, Kind, parsed
 from camcli.outputs.files import output_error, temporaries
 from camcli.outputs.ledger import Ledger
 from camcli.outputs.render import EXTENSION
-from camcli.shard import OUTPUTS, WHOLE, Shard, place
+from camcli.outputs.stored import TARS, Stored, is_tar, member, samples
+from camcli.shard import WHOLE, Shard, place
 
 _DIGESTS = (("config_hash", "identity"), ("drawing_hash", "drawing"), ("request_hash", "request"))
 _AT_ONCE = 1000
@@ -59,6 +61,7 @@ class Audit:
         """Inputs that are done, that failed, and that are to be explained again."""
         self.marked = self.removed = 0
         self._journals: dict[Shard, journal.LastLines] = {}
+        self._counted: set[str] = set()
         self._advance = advance
         self._suffix = re.compile(rf"({'|'.join(sorted(methods))})\..+")
         self._overlays = lru_cache(64)(self._overlays_of)
@@ -81,7 +84,7 @@ class Audit:
 
     def findings(self) -> Iterator[Finding]:
         """Everything that is not as the journal says; with `fix` it is seen to on the way."""
-        for findings in (self._manifest(), self._pictures(), self._extras()):
+        for findings in (self._manifest(), self._pictures(), self._extras(), self._tars()):
             for finding in findings:
                 self.counts[finding.kind] += 1
                 yield finding
@@ -100,8 +103,10 @@ class Audit:
     def _pictures_of(self, shard: Shard) -> Iterator[Finding]:
         appender = journal.Appender(self.directory / shard.journal)
         lost: list[dict[str, Any]] = []
+        counting = _Counting(self.directory)
         try:
             for line in self._lines(shard):
+                yield from counting.superseded(line)
                 self._advance()
                 if line["status"] == journal.LOST:
                     self.waiting += 1
@@ -119,6 +124,8 @@ class Audit:
                         lost.clear()
             if lost:
                 appender.append(*lost)
+            yield from counting.superseded()
+            self._counted |= counting.tars
         finally:
             appender.close()
 
@@ -146,7 +153,7 @@ class Audit:
         for path in temporaries(self.directory):
             name = path.relative_to(self.directory).as_posix()
             yield self._removed(Finding("temporary", None, name, "left by a run that was killed"))
-        for kind in OUTPUTS:
+        for kind in _EXTENSIONS:
             for name in _files(self.directory / kind, kind):
                 if name.rpartition("/")[2].startswith(WHOLE.temporary) or self._owned(kind, name):
                     continue
@@ -155,6 +162,20 @@ class Audit:
                     yield self._removed(Finding("extra", None, name, message))
                 else:
                     yield Finding("foreign", None, name, "it is none of camcli's")
+
+    def _tars(self) -> Iterator[Finding]:
+        """Tars of which no line of the journal counts."""
+        for name in _files(self.directory / TARS, TARS):
+            tar = name.removeprefix(f"{TARS}/")
+            if tar in self._counted or tar.startswith(WHOLE.temporary):
+                continue
+            if not is_tar(tar):
+                yield Finding("foreign", None, name, "it is none of camcli's")
+            elif any(tar in lines.tars for lines in self._journals.values()):
+                message = "everything in it was explained again since"
+                yield self._removed(Finding("superseded", None, name, message))
+            else:
+                yield self._removed(Finding("extra", None, name, "no line of the journal owns it"))
 
     def _owned(self, kind: str, name: str) -> bool:
         inner = name.removeprefix(f"{kind}/")
@@ -198,6 +219,39 @@ class Audit:
                 raise output_error(self.directory, error) from error
             self.removed += 1
         return finding
+
+
+class _Counting:
+    """Which of what is in tars counts, found line by line: those of one tar follow each other."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.tars: set[str] = set()
+        """Those in which something counts."""
+        self._tar: str | None = None
+        self._own: set[str] = set()
+
+    def superseded(self, line: dict[str, Any] | None = None) -> Iterator[Finding]:
+        """Take a line, or that there is none left; what in the tar before it does not count."""
+        tar = None if line is None else Stored.of_line(self._directory, line).tar
+        if tar != self._tar:
+            yield from self._others()
+            self._tar, self._own = tar, set()
+        if tar is not None and line is not None:
+            self.tars.add(tar)
+            self._own.add(member(line["key"], ""))
+
+    def _others(self) -> Iterator[Finding]:
+        if self._tar is None or not is_tar(self._tar):
+            return
+        try:
+            found = samples(os.path.join(self._directory, TARS, self._tar))
+        except OSError:  # told of each picture in it
+            return
+        for name in found:
+            if name not in self._own:
+                message = "a later copy counts, or none"
+                yield Finding("superseded", unquote(name), f"{TARS}/{self._tar}/{name}", message)
 
 
 def _start_over(shard: Shard) -> str:

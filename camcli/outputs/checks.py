@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 import os
-import stat
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +15,19 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+from camcli.images import archives
 from camcli.outputs import paths
 from camcli.outputs.files import crc32
 from camcli.outputs.record import Record, record_crc32
+from camcli.outputs.stored import TARS, Stored, member
 from camcli.outputs.validation import mismatch
 
-Kind = Literal["missing", "damaged", "extra", "temporary", "changed", "gone", "undrawn", "foreign"]
-REMARKS: frozenset[Kind] = frozenset({"changed", "gone", "undrawn", "foreign"})
-"""Kinds that are no faults: the user's files, which camcli does not answer for."""
+Kind = Literal["missing", "damaged", "extra", "temporary", "changed", "gone", "undrawn", "foreign",
+               "superseded"]  # fmt: skip
+REMARKS: frozenset[Kind] = frozenset({"changed", "gone", "undrawn", "foreign", "superseded"})
+"""Kinds that are no faults: the user's files, which camcli does not answer for, and what was
+explained again since.
+"""
 # The bytes that the files of each format begin and end with.
 _ENDS = {".jpg": (b"\xff\xd8\xff", b"\xff\xd9"), ".png": (b"\x89PNG", b"IEND\xaeB`\x82"),
          ".webp": (b"RIFF", b"")}  # fmt: skip
@@ -63,21 +66,26 @@ class Checks:
 
     def findings(self, line: dict[str, Any]) -> Iterator[Finding]:
         """What is wrong with the outputs of a journalled input, and remarks on its source."""
-        key = line["key"]
+        key, stored = line["key"], Stored.of_line(self.directory, line)
         record: Record | None = None
         try:
-            record = self._record(line) if "json" in self.kinds else None
+            if stored.tar is not None:
+                _members(stored)  # of a tar that is damaged nothing is trusted
+            record = self._record(line, stored) if "json" in self.kinds else None
         except _UnfitError as unfit:
             yield Finding(unfit.kind, key, unfit.path, str(unfit))
-        for check in (self._npz, self._overlays, self._source):
+            if unfit.path == stored.folder:
+                return
+        for check in (self._npz, self._overlays, self._others, self._source):
             try:
-                yield from check(line, record)
+                yield from check(line, record, stored)
             except _UnfitError as unfit:
                 yield Finding(unfit.kind, key, unfit.path, str(unfit))
 
-    def _record(self, line: dict[str, Any]) -> Record:
-        path = paths.json_path(line["key"]).as_posix()
-        record: Record = parsed(self._content(path), path)
+    def _record(self, line: dict[str, Any], stored: Stored) -> Record:
+        name = paths.json_path(line["key"]).as_posix()
+        path = stored.place(name)
+        record: Record = parsed(_content(stored, name), path)
         wrong = mismatch(record)
         if wrong is not None:
             raise _UnfitError("damaged", path, wrong)
@@ -90,16 +98,19 @@ class Checks:
             raise _UnfitError("damaged", path, "it is not what was written")
         return record
 
-    def _npz(self, line: dict[str, Any], record: Record | None) -> Iterator[Finding]:
-        path = paths.npz_path(line["key"]).as_posix()
+    def _npz(
+        self, line: dict[str, Any], record: Record | None, stored: Stored
+    ) -> Iterator[Finding]:
+        name = paths.npz_path(line["key"]).as_posix()
+        path = stored.place(name)
         if line["status"] != "ok":
             # What cannot be read at all keeps its maps; what was read and is no picture has none.
-            if line.get("sha256") and os.path.lexists(self.directory / path):
+            if stored.tar is None and line.get("sha256") and stored.has(name):
                 yield Finding("extra", line["key"], path, "the picture failed, and has no maps")
             return
         if "npz" not in self.kinds:
             return
-        content = self._content(path)
+        content = _content(stored, name)
         if line.get("npz_crc32") not in (None, crc32(content)):
             raise _UnfitError("damaged", path, "it is not what was written")
         try:
@@ -110,32 +121,50 @@ class Checks:
         if wrong:
             raise _UnfitError("damaged", path, wrong)
 
-    def _overlays(self, line: dict[str, Any], record: Record | None) -> Iterator[Finding]:
+    def _overlays(
+        self, line: dict[str, Any], record: Record | None, stored: Stored
+    ) -> Iterator[Finding]:
         if record is None or line["status"] != "ok":
             return
         own = paths.overlays_of(record, line["key"])
         for entry in record["explanations"]:
-            path = entry["overlay"]
-            if path is None:
+            name = entry["overlay"]
+            if name is None:
                 if "overlay" in self.kinds:
                     yield Finding("undrawn", line["key"], "", "an overlay was not drawn")
                 continue
             try:
-                if path not in own:
-                    name = paths.json_path(line["key"]).as_posix()
-                    raise _UnfitError("damaged", name, f"'{path}' is no overlay of this picture")
-                self._overlay(path, entry.get("overlay_crc32"))
+                if name not in own:
+                    path = stored.place(paths.json_path(line["key"]).as_posix())
+                    raise _UnfitError("damaged", path, f"'{name}' is no overlay of this picture")
+                self._overlay(stored, name, entry.get("overlay_crc32"))
             except _UnfitError as unfit:
                 yield Finding(unfit.kind, line["key"], unfit.path, str(unfit))
 
-    def _overlay(self, path: str, check: str | None) -> None:
+    def _others(
+        self, line: dict[str, Any], record: Record | None, stored: Stored
+    ) -> Iterator[Finding]:
+        """What lies in the tar beside this input's outputs, as if it were one of them."""
+        if stored.tar is None or (record is None and "json" in self.kinds):
+            return
+        key = line["key"]
+        names = {paths.json_path(key).as_posix()} if "json" in self.kinds else set()
+        if line["status"] == "ok":
+            names |= {paths.npz_path(key).as_posix()} if "npz" in self.kinds else set()
+            names |= paths.overlays_of(record, key)
+        for other in sorted(_members(stored).difference(member(key, name) for name in names)):
+            message = "it is none of the outputs of this input"
+            yield Finding("damaged", key, f"{TARS}/{stored.tar}/{other}", message)
+
+    def _overlay(self, stored: Stored, name: str, check: str | None) -> None:
+        path = stored.place(name)
         if not self.deep:
-            first, last = self._ends(path)
+            first, last = _ends(stored, name)
             begins, ends = _ENDS.get(Path(path).suffix, (b"", b""))
             if not (first.startswith(begins) and last.endswith(ends)):
                 raise _UnfitError("damaged", path, "it is no whole picture")
             return
-        content = self._content(path)
+        content = _content(stored, name)
         if check not in (None, crc32(content)):
             raise _UnfitError("damaged", path, "it is not what was written")
         try:
@@ -144,38 +173,50 @@ class Checks:
         except Exception as error:  # a decoder may raise anything
             raise _UnfitError("damaged", path, f"it cannot be decoded ({error})") from error
 
-    def _source(self, line: dict[str, Any], record: Record | None) -> Iterator[Finding]:
+    def _source(
+        self, line: dict[str, Any], record: Record | None, stored: Stored
+    ) -> Iterator[Finding]:
         source, expected = line.get("source"), line.get("sha256")
         if not self.deep or not isinstance(source, str) or not expected:
             return
         try:
-            if not stat.S_ISREG(os.stat(source).st_mode):
-                raise FileNotFoundError
-            with open(source, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except (OSError, ValueError):
+            found = archives.sha256(source)
+        except (OSError, ValueError, archives.ArchiveError):
             yield Finding("gone", line["key"], source, "the picture is out of reach")
             return
         if found != expected:
             yield Finding("changed", line["key"], source, "the picture has changed since")
 
-    def _content(self, path: str) -> bytes:
-        try:
-            content = (self.directory / path).read_bytes()
-        except (OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
-        if not content:
-            raise _UnfitError("damaged", path, "it is empty")
-        return content
 
-    def _ends(self, path: str) -> tuple[bytes, bytes]:
-        try:
-            with open(self.directory / path, "rb") as file:
-                first = file.read(16)
-                file.seek(-min(16, len(first)), os.SEEK_END)
-                return first, file.read()
-        except (OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
+def _members(stored: Stored) -> set[str]:
+    try:
+        return set(stored.members())
+    except (OSError, ValueError) as error:
+        raise _unreadable(stored.folder, error) from error
+
+
+def _content(stored: Stored, name: str) -> bytes:
+    path = stored.place(name)
+    try:
+        content = stored.read(name)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not content:
+        raise _UnfitError("damaged", path, "it is empty")
+    return content
+
+
+def _ends(stored: Stored, name: str) -> tuple[bytes, bytes]:
+    if stored.tar is not None:
+        content = _content(stored, name)
+        return content[:16], content[-16:]
+    try:
+        with open(stored.directory / name, "rb") as file:
+            first = file.read(16)
+            file.seek(-min(16, len(first)), os.SEEK_END)
+            return first, file.read()
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
 
 
 def parsed(content: bytes, path: str) -> Any:

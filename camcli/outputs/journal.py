@@ -49,7 +49,11 @@ class Journal:
         self.path = directory / shard.journal
         self._entries: dict[bytes, int | Entry] = {}
         entries = self._entries
+        self.tars: set[str] = set()
+        """The tars that outputs are in."""
         for raw in _whole_lines(self.path):
+            if raw.endswith(_IN_TAR):
+                self.tars.add(_tar_of(raw))
             if (found := _quickly(raw) or _slowly(raw)) is not None:
                 entries[_digest(found[0])] = found[1]
         self._appender = Appender(self.path)
@@ -82,6 +86,7 @@ class Journal:
         """Commit inputs; OutputError where they cannot be written."""
         self._appender.append(*lines)
         for line in lines:
+            self.tars.update({line["tar"]} if "tar" in line else ())
             key, entry = _entry(line)
             self._entries[_digest(key)] = entry
 
@@ -138,8 +143,12 @@ class LastLines:
         self.path = path
         self.unreadable = 0
         """Whole lines that are no entries."""
+        self.tars: set[str] = set()
+        """The tars that outputs are or were in."""
         self._numbers: dict[bytes, int] = {}
         for number, raw in enumerate(_whole_lines(path)):
+            if raw.endswith(_IN_TAR):
+                self.tars.add(_tar_of(raw))
             found = _quickly(raw) or _slowly(raw)
             if found is None:
                 self.unreadable += 1
@@ -243,6 +252,14 @@ def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
     if status != b"ok":
         state = "transient" if transient == b"true" else "failed"
     return key, _packed(state, int(size), int(mtime))
+
+
+_IN_TAR = b'.tar"}\n'
+
+
+def _tar_of(raw: bytes) -> str:
+    """The tar that a line names, as its last field."""
+    return raw[raw.rfind(b'"', 0, -3) + 1 : -3].decode(errors="replace")
 
 
 def _packed(state: State, size: int, mtime: int) -> int:

@@ -24,6 +24,8 @@ class Ledger:
 
     directory: Path
     shard: Shard = WHOLE
+    sink: str | None = None
+    """How outputs are kept; None where that does not matter."""
 
     def journal(self) -> Journal:
         """The journal, as far as it was written."""
@@ -38,9 +40,17 @@ class Ledger:
         manifest.write(self.directory, content, self.shard)
 
     def check(self) -> None:
-        """UsageError where the directory was divided otherwise."""
+        """UsageError where the directory was divided otherwise, or outputs are kept otherwise."""
         here = f"'{self.directory}' holds a run"
-        for there in manifest.shards(self.directory):
+        found = manifest.shards(self.directory)
+        # The others have agreed with it.
+        before = manifest.read(self.directory, found[0]) if found and self.sink else None
+        if before is not None and before.get("sink", "files") != self.sink:
+            kept = before.get("sink", "files")
+            raise UsageError(
+                f"{here} with --sink {kept}; go on with that, or choose another directory with -o"
+            )
+        for there in found:
             if there.count == self.shard.count:
                 continue
             if there == WHOLE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +55,10 @@ def _named(shards: list[Shard]) -> str:
     return f"shard{'s' * (len(shards) > 1)} {first}{more} {'is' if len(shards) == 1 else 'are'}"
 
 
-def _write_journal(directory: Path, runs: Iterable[Shard]) -> None:
-    """The last line of every input, in the order of a walk over one folder."""
+def _write_journal(directory: Path, runs: dict[Shard, Json]) -> None:
+    """The last line of every input, in the order of a walk over one folder; where outputs are in
+    tars, in theirs, so that readers open each of them once.
+    """
     last: dict[bytes, int] = {}
     end = 0
     whole = atomic(directory / WHOLE.journal, durable=True)
@@ -66,7 +67,8 @@ def _write_journal(directory: Path, runs: Iterable[Shard]) -> None:
             for key, raw in journal.committed(directory / shard.journal):
                 last[key] = end
                 end += pile.write(raw)
-        for key in sorted(last, key=lambda key: key.split(b"/")):
+        tarred = any(run.get("sink") == "tar" for run in runs.values())
+        for key in sorted(last, key=last.__getitem__ if tarred else lambda key: key.split(b"/")):
             pile.seek(last[key])
             file.write(pile.readline())
 

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from camcli.errors import OutputError
-from camcli.images import decode
+from camcli.images import archives, decode
 from camcli.outputs import manifest, paths, render
 from camcli.outputs.commits import Disk
-from camcli.outputs.files import atomic, writing
+from camcli.outputs.files import atomic, crc32, writing
 from camcli.outputs.record import Record, encoded
 from camcli.outputs.render import Style
 from camcli.outputs.results import Result, results
 from camcli.outputs.sink import caption_of
+from camcli.outputs.stored import TARS, member, samples
+from camcli.outputs.tars import whole
 from camcli.records import Failure, ImageRef, Target
 from camcli.shard import Shard
 
 Scale = float | Literal["image", "run"]
 _AT_ONCE = 1000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Redrawn:
-    """The overlays drawn for one input, relative to the output directory."""
+    """What was written for one input: its overlays and its record."""
 
     key: str
-    overlays: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 class Redraw:
@@ -67,19 +74,18 @@ class Redraw:
 
     def _durably(self, disk: Disk) -> Iterator[Redrawn | Failure]:
         waiting: list[str] = []
-        for result in self._explained(self.runs):
-            try:
-                drawn = self._picture(result)
-            except OutputError:
-                raise
-            except Exception as error:  # a decoder may raise anything
-                yield decode.failure(ImageRef(result.source, result.key), None, error, "decode")
+        for (shard, tar), found in groupby(self._explained(self.runs), _of_tar):
+            if tar is not None:
+                yield from self._in_tar(shard, tar, found)
                 continue
-            waiting += [paths.json_path(result.key).as_posix(), *drawn.overlays]
-            if len(waiting) >= _AT_ONCE:
-                disk.sync(waiting)
-                waiting.clear()
-            yield drawn
+            for result in found:
+                drawn = self._or_failure(self._in_files, result)
+                if isinstance(drawn, Redrawn):
+                    waiting += drawn.files
+                if len(waiting) >= _AT_ONCE:
+                    disk.sync(waiting)
+                    waiting.clear()
+                yield drawn
         disk.sync(waiting)
 
     def finish(self) -> dict[Shard, dict[str, Any]]:
@@ -94,32 +100,75 @@ class Redraw:
         self._note_runs({})
         return self.runs
 
-    def _picture(self, result: Result) -> Redrawn:
-        key, shard, saved = result.key, result.shard, result.record()
+    def _or_failure(self, work: Callable[[Result], T], result: Result) -> T | Failure:
+        try:
+            return work(result)
+        except OutputError:
+            raise
+        except Exception as error:  # a decoder may raise anything
+            return _failure(result, error)
+
+    def _in_files(self, result: Result) -> Redrawn:
+        new, stale = self._drawn(result)
+        with writing(self.directory):
+            for name, content in new.items():
+                with atomic(self.directory / name, result.shard) as file:
+                    file.write(content)
+            for name in stale:
+                (self.directory / name).unlink(missing_ok=True)
+        return Redrawn(result.key, tuple(new))
+
+    def _in_tar(
+        self, shard: Shard, tar: str, found: Iterable[Result]
+    ) -> Iterator[Redrawn | Failure]:
+        """Another tar takes the place of this one: it differs in what can be drawn again."""
+        path = self.directory / TARS / tar
+        own = {member(result.key, ""): result for result in found}
+        try:
+            before = samples(str(path))
+        except OSError as error:
+            yield from (_failure(result, error) for result in own.values())
+            return
+        with writing(self.directory), whole(path, shard) as file:
+            for sample, names in before.items():
+                result = own.pop(sample, None)
+                if result is None:
+                    file.add(_members(path, names))
+                    continue
+                new = self._or_failure(self._of_sample, result)
+                if isinstance(new, Failure):
+                    file.add(_members(path, names))
+                    yield new
+                else:
+                    file.add({member(result.key, name): new[name] for name in new})
+                    yield Redrawn(result.key, tuple(new))
+        for result in own.values():
+            yield _failure(result, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+    def _of_sample(self, result: Result) -> dict[str, bytes]:
+        """Everything that a tar holds of one input."""
+        npz = paths.npz_path(result.key).as_posix()
+        return {npz: result.stored.read(npz)} | self._drawn(result)[0]
+
+    def _drawn(self, result: Result) -> tuple[dict[str, bytes], set[str]]:
+        """The new overlays and the record that names them, and the names of overlays in another
+        format, which they supersede.
+        """
+        key, saved = result.key, result.record()
         maps, geometry = result.maps()
         picture = decode.upright(result.source, self.max_pixels, saved["sha256"])
         canvas = decode.reduced(picture, self.style.overlay_size)
-        drawn = []
+        before, new = paths.overlays_of(saved, key), {}
         for entry, cam in zip(saved["explanations"], maps, strict=True):
-            name = self._overlay_name(key, entry, self.runs[shard])
+            name = self._overlay_name(key, entry, self.runs[result.shard])
             caption = caption_of(entry["target"]["label"], entry["score"], entry["method"])
             style = replace(self.style, scale=self._scale(entry))
             overlay = render.draw(cam, geometry, canvas, style, caption)
-            with writing(self.directory), atomic(self.directory / name, shard) as file:
-                drawn.append((name, render.save(overlay, file, style.overlay_format)))
-        self._note(saved, key, drawn, shard)
-        return Redrawn(key, tuple(name for name, _ in drawn))
-
-    def _note(self, saved: Record, key: str, drawn: list[tuple[str, str]], shard: Shard) -> None:
-        """Name the new overlays in the record, then remove those of another format."""
-        before = paths.overlays_of(saved, key)
-        for entry, (name, check) in zip(saved["explanations"], drawn, strict=True):
-            entry["overlay"], entry["overlay_crc32"] = name, check
-        with writing(self.directory):
-            with atomic(self.directory / paths.json_path(key), shard) as file:
-                file.write(encoded(saved))
-            for name in before.difference(name for name, _ in drawn):
-                (self.directory / name).unlink(missing_ok=True)
+            with writing(self.directory):
+                new[name] = render.encoded(overlay, style.overlay_format)
+            entry["overlay"], entry["overlay_crc32"] = name, crc32(new[name])
+        new[paths.json_path(key).as_posix()] = encoded(saved)
+        return new, before.difference(new)
 
     def _overlay_name(self, key: str, entry: Record, run: dict[str, Any]) -> str:
         target = Target(entry["target"]["index"], entry["target"]["against"])
@@ -148,6 +197,18 @@ class Redraw:
 
     def _explained(self, shards: Iterable[Shard]) -> Iterator[Result]:
         return (result for result in results(self.directory, shards) if result.explained)
+
+
+def _of_tar(result: Result) -> tuple[Shard, str | None]:
+    return result.shard, result.stored.tar
+
+
+def _members(tar: Path, names: Iterable[str]) -> dict[str, bytes]:
+    return {name: archives.read(str(tar), name, sys.maxsize) for name in names}
+
+
+def _failure(result: Result, error: Exception) -> Failure:
+    return decode.failure(ImageRef(result.source, result.key), None, error, "decode")
 
 
 def restyled(

@@ -76,15 +76,16 @@ def draw(
 
 def save(picture: Image.Image, file: BinaryIO, overlay_format: OverlayFormat) -> str:
     """Encode and write; the CRC of what was written."""
-    content = _encoded(picture, overlay_format)
+    content = encoded(picture, overlay_format)
     file.write(content)
     return crc32(content)
 
 
-def _encoded(picture: Image.Image, overlay_format: OverlayFormat) -> bytes:
-    """By way of a real file, for which Pillow does not hold the interpreter's lock.
+def encoded(picture: Image.Image, overlay_format: OverlayFormat) -> bytes:
+    """The bytes of its file.
 
-    One in memory: Pillow takes no notice of a write that a disk without room has cut short.
+    By way of a real file, for which Pillow does not hold the interpreter's lock. One in memory:
+    Pillow takes no notice of a write that a disk without room has cut short.
     """
     with os.fdopen(os.memfd_create("overlay"), "w+b") if _MEMORY else TemporaryFile() as file:
         if overlay_format == "png":

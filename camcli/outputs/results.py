@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from camcli.outputs import arrays, paths
 from camcli.outputs.arrays import Maps
 from camcli.outputs.journal import LOST, LastLines
 from camcli.outputs.record import Record
+from camcli.outputs.stored import Stored
 from camcli.shard import Shard
 
 
@@ -26,21 +28,25 @@ class Result:
     key: str
     source: str
     explained: bool
+    stored: Stored
 
     def record(self) -> Record:
         """Its JSON record."""
-        content: Record = json.loads((self.directory / paths.json_path(self.key)).read_bytes())
+        content: Record = json.loads(self.stored.read(paths.json_path(self.key).as_posix()))
         return content
 
     def maps(self) -> tuple[list[Maps], Geometry]:
         """Its raw maps, (h, w) each, in the order of the record's explanations."""
-        return arrays.read(self.directory / paths.npz_path(self.key))
+        return arrays.read(self._npz())
 
     def maps_of(self, record: Record) -> list[Maps]:
         """The same maps, sooner: where they are is taken from the record."""
         places = [(e["cam"]["npz_key"], e["cam"]["npz_row"]) for e in record["explanations"]]
         names, rows = zip(*places, strict=True)
-        return arrays.maps_of(self.directory / paths.npz_path(self.key), names, rows)
+        return arrays.maps_of(self._npz(), names, rows)
+
+    def _npz(self) -> io.BytesIO:
+        return io.BytesIO(self.stored.read(paths.npz_path(self.key).as_posix()))
 
 
 def results(directory: Path, shards: Iterable[Shard]) -> Iterator[Result]:
@@ -50,5 +56,5 @@ def results(directory: Path, shards: Iterable[Shard]) -> Iterator[Result]:
     for shard in shards:
         for line in LastLines(directory / shard.journal):
             if line["status"] != LOST:
-                explained = line["status"] == "ok"
-                yield Result(directory, shard, line["key"], line["source"], explained)
+                explained, stored = line["status"] == "ok", Stored.of_line(directory, line)
+                yield Result(directory, shard, line["key"], line["source"], explained, stored)

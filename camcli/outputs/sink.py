@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL.Image import Image
 
 from camcli.images.decode import facts_of, failure
 from camcli.outputs import arrays, paths, render
+from camcli.outputs.commits import Commits, Disk
 from camcli.outputs.files import atomic, crc32, writing
+from camcli.outputs.journal import Journal
 from camcli.outputs.record import Record, encoded, record, record_crc32
 from camcli.outputs.render import Style
 from camcli.records import Cam, Explanation, Failure
@@ -27,14 +31,14 @@ class Written:
 
     outcome: Explanation | Failure
     record: Record
-    files: tuple[str, ...] = ()
-    """Relative to the output directory."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """By name, relative to the output directory; without content what is written already."""
     checks: Mapping[str, str] = field(default_factory=dict)
     """What tells, for the journal line, whether NPZ and record are still what was written."""
 
     @property
     def nbytes(self) -> int:
-        return self.outcome.nbytes
+        return self.outcome.nbytes + sum(map(len, self.files.values()))
 
     def line(self, config_hash: str, elapsed: float) -> dict[str, Any]:
         """The journal line."""
@@ -62,9 +66,16 @@ class Written:
         }
 
 
+class Committing(Protocol):
+    """Commits inputs one by one, in order, once what was written for them is durable."""
+
+    def add(self, line: dict[str, Any], files: Mapping[str, bytes]) -> None:
+        """Take an input's journal line and its files. Raises what writing them met."""
+
+
 @dataclass(frozen=True)
-class DirectorySink:
-    """Writes into an output directory. Safe to call from several threads."""
+class Sink(ABC):
+    """One way to keep what is made of a picture. Safe to call from several threads."""
 
     directory: Path
     kinds: frozenset[str]
@@ -77,46 +88,86 @@ class DirectorySink:
     shard: Shard = WHOLE
     draw: Callable[..., Image] = render.draw
 
+    @abstractmethod
+    def commits(self, book: Journal) -> AbstractContextManager[Committing]:
+        """What commits to this journal all that was written; leaving it commits the rest."""
+
     def write(self, outcome: Explanation | Failure) -> Written:
         """Write NPZ, overlays and JSON. What cannot be written for this one input is a Failure;
         an OutputError is raised where nothing more can be written at all.
         """
         try:
             with writing(self.directory):
-                return self._write(outcome)
+                return self._kept(self._made(outcome))
         except OSError as error:
             facts = outcome.facts if isinstance(outcome, Failure) else outcome.image.facts
             failed = failure(outcome.ref, facts, error, "write")
             return Written(failed, record(failed, self.config_hash))
 
-    def _write(self, outcome: Explanation | Failure) -> Written:
+    def _kept(self, made: Written) -> Written:
+        """Put the files where they belong, or leave that to the commit."""
+        return made
+
+    def _made(self, outcome: Explanation | Failure) -> Written:
         overlays: list[tuple[str, str]] = []
-        files, checks = [], {}
-        stale = self._earlier_overlays(outcome.ref.key)
-        npz = paths.npz_path(outcome.ref.key).as_posix()
+        files: dict[str, bytes] = {}
+        checks = {}
         if isinstance(outcome, Explanation):
             if "npz" in self.kinds:
                 content = arrays.encode(outcome)
                 checks["npz_crc32"] = crc32(content)
-                with atomic(self.directory / npz, self.shard) as file:
-                    file.write(content)
-                files.append(npz)
+                files[paths.npz_path(outcome.ref.key).as_posix()] = content
             if "overlay" in self.kinds:
-                overlays = [self._overlay(outcome, cam) for cam in outcome.cams]
-                files += [name for name, _ in overlays]
-        elif outcome.facts is not None:  # other bytes than before, and no picture
-            stale.add(npz)
-        else:  # not there, or not to be read: what is known of it stays
-            stale.clear()
-        for name in stale.difference(files):
-            (self.directory / name).unlink(missing_ok=True)
+                for cam in outcome.cams:
+                    name, content = self._overlay(outcome, cam)
+                    overlays.append((name, crc32(content)))
+                    files[name] = content
         made = record(outcome, self.config_hash, overlays)
         if "json" in self.kinds:
             checks["record_crc32"] = record_crc32(made)
-            files.append(paths.json_path(outcome.ref.key).as_posix())
-            with atomic(self.directory / files[-1], self.shard) as file:
-                file.write(encoded(made))
-        return Written(outcome, made, tuple(files), checks)
+            files[paths.json_path(outcome.ref.key).as_posix()] = encoded(made)
+        return Written(outcome, made, files, checks)
+
+    def _overlay(self, explanation: Explanation, cam: Cam) -> tuple[str, bytes]:
+        image = explanation.image
+        assert image.canvas is not None  # decoded with an overlay size where overlays are written
+        layer = cam.layer if self.layered else None
+        form = self.style.overlay_format
+        name = paths.overlay_path(image.ref.key, cam.method, layer, cam.target, self.names, form)
+        caption = caption_of(cam.label, cam.score, cam.method)
+        drawn = self.draw(cam.cam, image.geometry, image.canvas, self.style, caption)
+        return name.as_posix(), render.encoded(drawn, form)
+
+
+@dataclass(frozen=True)
+class DirectorySink(Sink):
+    """Every output is a file of its own; the JSON record is the last."""
+
+    @contextmanager
+    def commits(self, book: Journal) -> Iterator[Committing]:
+        """Durability points every few seconds."""
+        with closing(Disk(self.directory)) as disk, Commits(disk.sync, book.append) as commits:
+            yield commits
+
+    def _kept(self, made: Written) -> Written:
+        outcome, key = made.outcome, made.outcome.ref.key
+        stale = self._earlier_overlays(key)
+        if isinstance(outcome, Failure):
+            if outcome.facts is not None:  # other bytes than before, and no picture
+                stale.add(paths.npz_path(key).as_posix())
+            else:  # not there, or not to be read: what is known of it stays
+                stale.clear()
+        last = {paths.json_path(key).as_posix()}
+        self._put({name: made.files[name] for name in made.files if name not in last})
+        for name in stale.difference(made.files):
+            (self.directory / name).unlink(missing_ok=True)
+        self._put({name: made.files[name] for name in last & made.files.keys()})
+        return replace(made, files=dict.fromkeys(made.files, b""))
+
+    def _put(self, files: Mapping[str, bytes]) -> None:
+        for name, content in files.items():
+            with atomic(self.directory / name, self.shard) as file:
+                file.write(content)
 
     def _earlier_overlays(self, key: str) -> set[str]:
         """The overlays of an input that is explained again; a new class gives new names."""
@@ -125,18 +176,6 @@ class DirectorySink:
         except (FileNotFoundError, ValueError, RecursionError):
             return set()
         return paths.overlays_of(earlier, key)
-
-    def _overlay(self, explanation: Explanation, cam: Cam) -> tuple[str, str]:
-        image = explanation.image
-        assert image.canvas is not None  # decoded with an overlay size where overlays are written
-        layer = cam.layer if self.layered else None
-        form = self.style.overlay_format
-        name = paths.overlay_path(image.ref.key, cam.method, layer, cam.target, self.names, form)
-        caption = caption_of(cam.label, cam.score, cam.method)
-        drawn = self.draw(cam.cam, image.geometry, image.canvas, self.style, caption)
-        with atomic(self.directory / name, self.shard) as file:
-            check = render.save(drawn, file, form)
-        return name.as_posix(), check
 
 
 def caption_of(label: str, score: float | None, method: str) -> str:

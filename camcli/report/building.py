@@ -147,7 +147,8 @@ def _known(runs: Runs, gathering: Gathering, truth: str | None) -> dict[str, Any
         "truth": truth,
         "verdict": list(dict.fromkeys(line for run in every for line in run.get("verdict", ()))),
         "drawing": first["drawing"],
-        "drawn": all("overlay" in run["write"] for run in every),
+        # Where a page can link to them.
+        "drawn": all("overlay" in run["write"] and run.get("sink") != "tar" for run in every),
         "labels": None if labels == [str(n) for n in range(len(labels))] else labels,
         "pictures": gathering.pictures,
         "failed": gathering.failed,

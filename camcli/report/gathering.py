@@ -121,6 +121,9 @@ class Gathering:
             distance = pictures.disagreement(record, maps)
         held = [pictures.reduced(cam) for cam in maps]
         given = self._given(result, record) if self._given else None
+        if result.stored.tar is not None:  # into which a page cannot link
+            for entry in record["explanations"]:
+                entry["overlay"] = None
         row = pictures.row(record, result.key, held)
         known = pictures.figures(record, given, distance)
         thumbnail = self._thumbnail(result, record)
