@@ -24,6 +24,7 @@ from camcli.outputs import commits, journal
 from camcli.outputs.audit import Audit
 from camcli.outputs.commits import Disk
 from camcli.run import Run
+from tests import written
 from tests.killed import started
 from tests.written import journalled
 
@@ -85,21 +86,21 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def explaining(images: Path, out: Path) -> multiprocessing.Process:
+def explaining(images: Path, out: Path, *more: str) -> multiprocessing.Process:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()
              if name != "isolate"]  # fmt: skip
-    return started(["explain", str(images), "-o", str(out), "-q", "-j", "2", *flags], 0.02)
+    return started(["explain", str(images), "-o", str(out), "-q", "-j", "2", *flags, *more], 0.02)
 
 
 def committed(out: Path) -> list[str]:
     return [line["key"] for line in journalled(out / "results.jsonl")]
 
 
-def kill_until_done(images: Path, out: Path, kills: int, chance: random.Random) -> int:
+def kill_until_done(images: Path, out: Path, kills: int, chance: random.Random, *more: str) -> int:
     """Kill runs at random moments until one has come to its end; how many were killed."""
     killed, before = 0, []
     while True:
-        process = explaining(images, out)
+        process = explaining(images, out, *more)
         if killed < kills:
             process.join(chance.uniform(0.1, 1.2))
             process.kill()
@@ -107,13 +108,36 @@ def kill_until_done(images: Path, out: Path, kills: int, chance: random.Random) 
         now = committed(out)
         assert now[: len(before)] == before  # what was committed stays,
         assert len(now) == len(set(now))  # and is never done again
-        assert all((out / "json" / f"{key}.json").exists() for key in now)
+        lines = journalled(out / "results.jsonl")
+        assert all((out / _place(line)).exists() for line in lines)
         before = now
         if process.exitcode != -signal.SIGKILL:
             # Three: some of the inputs failed, in this run or, with status 0, in an earlier one.
             assert process.exitcode in (0, 3)
             return killed
         killed += 1
+
+
+def _place(line: dict[str, str]) -> str:
+    return f"tars/{line['tar']}" if "tar" in line else f"json/{line['key']}.json"
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.soak)])
+def test_tars_of_runs_that_are_killed_at_any_moment_have_the_same_bytes(
+    many: Path, tmp_path: Path, kills: int
+) -> None:
+    tars = ("--sink=tar", "--shard-size=17")
+    explaining(many, tmp_path / "undisturbed", *tars).join()
+    whole = written.outputs(tmp_path / "undisturbed")
+    assert len(whole) == 15
+    assert len(written.unpacked(tmp_path / "undisturbed")) == 3 * 216 + 24
+    chance, killed = random.Random(1), 0
+    while killed < kills:
+        out = tmp_path / f"after {killed}"
+        killed += kill_until_done(many, out, kills - killed, chance, *tars)
+        assert written.outputs(out) == whole
+        assert [*Audit(out, deep=True).findings()] == []
+        assert json.loads((out / "run.json").read_bytes())["status"] == "done"
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(200, marks=pytest.mark.soak)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from camcli.outputs import journal
 from camcli.shard import OUTPUTS
@@ -23,3 +25,24 @@ def outputs(out: Path) -> dict[str, bytes]:
 def journalled(path: Path) -> list[dict[str, Any]]:
     """Every line of a journal that was committed."""
     return [json.loads(raw) for _, raw in journal.committed(path)]
+
+
+def unpacked(out: Path) -> dict[str, bytes]:
+    """Every output of a run into tars, as the last lines of its journals say, by the names that
+    it would have among files.
+    """
+    lines = {line["key"]: line for path in out.glob("results*.jsonl") for line in journalled(path)}
+    members: dict[str, dict[str, bytes]] = {}
+    for path in (out / "tars").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            files = {info.name: tar.extractfile(info).read() for info in tar.getmembers()}
+        members[path.name] = files
+    found = {}
+    for key, line in lines.items():
+        for name, content in members[line["tar"]].items():
+            folder, slash, base = name.rpartition("/")
+            stem, _, suffix = base.partition(".")
+            if unquote(folder + slash + stem) == key:
+                kind = {"json": "json", "npz": "maps"}.get(suffix, "overlays")
+                found[f"{kind}/{key}.{suffix}"] = content
+    return found

@@ -55,10 +55,10 @@ class Tar:
         self._write(_END)
 
     def _write(self, content: bytes) -> None:
-        left, offset = memoryview(content), self._end
+        os.lseek(self._descriptor, self._end, os.SEEK_SET)
+        left = memoryview(content)
         while left:
-            written = os.pwrite(self._descriptor, left, offset)
-            left, offset = left[written:], offset + written
+            left = left[os.write(self._descriptor, left) :]
 
 
 @contextmanager
