@@ -33,10 +33,10 @@ def unpacked(out: Path) -> dict[str, bytes]:
     """
     lines = {line["key"]: line for path in out.glob("results*.jsonl") for line in journalled(path)}
     members: dict[str, dict[str, bytes]] = {}
-    for path in (out / "tars").glob("*.tar"):
-        with tarfile.open(path) as tar:
+    for name in {line["tar"] for line in lines.values()}:
+        with tarfile.open(out / "tars" / name) as tar:
             files = {info.name: tar.extractfile(info).read() for info in tar.getmembers()}
-        members[path.name] = files
+        members[name] = files
     found = {}
     for key, line in lines.items():
         for name, content in members[line["tar"]].items():

@@ -12,6 +12,7 @@ import itertools
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ class _Commits:
         self._tar: Tar | None = None
         self._name = ""
         self._lines: list[dict[str, Any]] = []
+        self._pool = ThreadPoolExecutor(1)
+        self._closing: Future[None] | None = None
 
     def add(self, line: dict[str, Any], files: Mapping[str, bytes]) -> None:
         key = line["key"]
@@ -118,17 +121,34 @@ class _Commits:
             raise output_error(self._sink.directory, error) from error
         self._lines.append(line | {"tar": self._name})
         if len(self._lines) == self._sink.shard_size:
-            self.end()
+            self._wait()
+            # A disk takes its time to hold a tar: the next one is filled meanwhile.
+            self._closing = self._pool.submit(self._close, self._held.pop_all(), self._lines)
+            self._lines, self._tar = [], None
 
     def end(self, error: BaseException | None = None) -> None:
-        """Close the tar and commit what is in it; where `error` left it empty, drop it."""
-        lines, self._lines, self._tar = self._lines, [], None
-        try:
-            if lines or error is None:
-                self._held.close()
-            else:
+        """Commit what is left, unless what came before it could not be; what `error` left empty
+        leaves no trace.
+        """
+        with self._pool:
+            try:
+                self._wait()
+            except OutputError as earlier:
+                self._held.__exit__(type(earlier), earlier, None)
+                raise
+            if self._lines:
+                self._close(self._held.pop_all(), self._lines)
+            elif error is not None:
                 self._held.__exit__(type(error), error, None)
-        except OSError as fault:
-            raise output_error(self._sink.directory, fault) from fault
-        if lines:
-            self._book.append(*lines)
+
+    def _wait(self) -> None:
+        """Until the tar before is committed; raises, however often, what that met."""
+        if self._closing is not None:
+            self._closing.result()
+
+    def _close(self, held: ExitStack, lines: list[dict[str, Any]]) -> None:
+        try:
+            held.close()
+        except OSError as error:
+            raise output_error(self._sink.directory, error) from error
+        self._book.append(*lines)
