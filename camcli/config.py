@@ -89,7 +89,7 @@ class Config:
         "(WebDataset).", OUTPUT, choices=("files", "tar"))
     shard_size: int = setting(
         1000, "--shard-size", "Inputs in each tar of --sink tar; a tar counts once it is closed.",
-        OUTPUT, low=1, high=100_000)
+        OUTPUT, low=1, high=10_000)
     json: bool = setting(False, "--json", "Also print each record as a JSON line.", OUTPUT)
     colormap: str = setting(
         "inferno", "--colormap", "Colour scale.", DRAWING, choices=COLORMAPS)

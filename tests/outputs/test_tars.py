@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
 import re
@@ -22,9 +23,13 @@ from PIL import Image
 from camcli import config
 from camcli.cli.explain import job_of
 from camcli.errors import OutputError, UsageError
-from camcli.outputs import manifest
+from camcli.outputs import journal, manifest
 from camcli.outputs.audit import Audit
 from camcli.outputs.files import atomic
+from camcli.outputs.journal import Journal
+from camcli.outputs.merging import merge
+from camcli.outputs.redraw import Redraw
+from camcli.outputs.render import Style
 from camcli.outputs.results import results
 from camcli.outputs.stored import member, samples
 from camcli.outputs.tars import Tar, whole
@@ -213,8 +218,6 @@ def test_the_size_of_tars_without_tars_is_refused(images: Path, tmp_path: Path) 
 def test_shards_have_tars_of_their_own_and_merge_into_one_run(
     images: Path, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    from camcli.outputs.merging import merge
-
     out = tmp_path / "out"
     for shard in WHOLE.split(2):
         explain(images, out, shard, sink="tar", shard_size="3")
@@ -250,8 +253,6 @@ def test_a_run_that_ends_early_commits_what_is_whole(images: Path, tmp_path: Pat
 def test_no_line_is_written_before_its_tar_is_durable(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from camcli.outputs.journal import Journal
-
     acts: list[str] = []
     replace, fsync, append = os.replace, os.fsync, Journal.append
 
@@ -277,6 +278,62 @@ def test_no_line_is_written_before_its_tar_is_durable(
         assert acts[place - 1 : place + 3] == [
             "sync tar", f"place 00000{number}.tar", "sync tars", f"lines of 00000{number}.tar",
         ]  # fmt: skip
+
+
+def test_a_tar_that_was_not_committed_is_written_again(
+    images: Path, tarred: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, calls = Journal.append, itertools.count()
+
+    def fails_once(book: Journal, *lines: dict[str, object]) -> None:
+        if next(calls) == 1:
+            raise OutputError("full")
+        append(book, *lines)
+
+    monkeypatch.setattr(Journal, "append", fails_once)
+    with pytest.raises(OutputError, match="full"):
+        explain(images, tmp_path / "out", **TARS)
+    assert {line["tar"] for line in journalled(tmp_path / "out" / "results.jsonl")} == {
+        "000000.tar"
+    }
+    assert [(f.kind, f.path) for f in faults(tmp_path / "out")] == [("extra", "tars/000001.tar")]
+    assert not list(tmp_path.rglob(".camcli-tmp-*"))
+    explain(images, tmp_path / "out", **TARS)
+    assert outputs(tmp_path / "out") == outputs(tarred)
+    assert faults(tmp_path / "out") == []
+
+
+def test_drawing_again_that_is_broken_off_leaves_every_tar_whole(
+    tarred: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    style = Style(colormap="viridis", overlay_format="webp")
+    for directory in ("whole", "out"):
+        shutil.copytree(tarred, tmp_path / directory)
+    out, replace, calls = tmp_path / "out", os.replace, itertools.count()
+
+    def fails(source: str, target: Path) -> None:
+        if target.suffix == ".tar" and next(calls) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OutputError):
+        [*Redraw(out, style, "image", 10**8).pictures()]
+    monkeypatch.undo()
+    assert faults(out) == []
+    before, after = outputs(tarred), outputs(out)
+    assert [name for name in sorted(before) if before[name] != after[name]] == ["tars/000000.tar"]
+    for directory in ("whole", "out"):
+        redraw = Redraw(tmp_path / directory, style, "image", 10**8)
+        assert len([*redraw.pictures()]) == len(NAMES)
+        redraw.finish()
+    assert outputs(out) == outputs(tmp_path / "whole") != before
+    assert faults(out) == []
+
+
+def test_lines_that_name_tars_are_read_without_parsing_all_of_them(tarred: Path) -> None:
+    for raw in (tarred / "results.jsonl").read_bytes().splitlines(keepends=True):
+        assert journal._quickly(raw) == journal._slowly(raw) is not None
 
 
 @pytest.mark.parametrize("fails_after", range(6))
