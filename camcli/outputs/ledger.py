@@ -13,9 +13,12 @@ from typing import Any
 from camcli.errors import OutputError, UsageError
 from camcli.outputs import files, manifest
 from camcli.outputs.journal import Journal
-from camcli.shard import OUTPUTS, WHOLE, Shard
+from camcli.outputs.stored import TARS
+from camcli.shard import WHOLE, Shard
 
 Json = dict[str, Any]
+_FOLDERS = {"files": ("json", "maps", "overlays"), "tar": (TARS,)}
+"""What a run keeps in its directory, by its sink."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,18 @@ class Ledger:
 
         A shard removes nothing: its directory is the others' too.
         """
-        taken = [name for name in (self.shard.journal, *OUTPUTS)
+        taken = [name for name in (self.shard.journal, *_FOLDERS[self.sink or "files"])
                  if os.path.lexists(self.directory / name)]  # fmt: skip
         # Looked for after what is taken: whoever starts meanwhile writes the run file first.
         earlier = manifest.started(self.directory)
-        if taken and not earlier:
+        before = manifest.read(self.directory, min(earlier)) if earlier else None
+        ours = () if before is None else _FOLDERS[before.get("sink", "files")]
+        if earlier:
+            ours = (*ours, self.shard.journal)
+        foreign = [name for name in taken if name not in ours]
+        if foreign:
             raise OutputError(
-                f"'{self.directory / taken[0]}' is not camcli's; choose another directory with -o"
+                f"'{self.directory / foreign[0]}' is not camcli's; choose another directory with -o"
             )
         if self.shard != WHOLE or not earlier:
             return
@@ -114,7 +122,7 @@ class Ledger:
         for shard in earlier:
             (self.directory / shard.journal).unlink(missing_ok=True)
         files.fsync(self.directory)
-        for name in OUTPUTS:
+        for name in set(ours) - {self.shard.journal}:
             shutil.rmtree(self.directory / name, ignore_errors=True)
         for shard in earlier:
             (self.directory / shard.run_file).unlink(missing_ok=True)

@@ -93,8 +93,8 @@ class Sink(ABC):
         """What commits to this journal all that was written; leaving it commits the rest."""
 
     def write(self, outcome: Explanation | Failure) -> Written:
-        """Write NPZ, overlays and JSON. What cannot be written for this one input is a Failure;
-        an OutputError is raised where nothing more can be written at all.
+        """Make NPZ, overlays and JSON, and keep them. What cannot be written for this one input is
+        a Failure; an OutputError is raised where nothing more can be written at all.
         """
         try:
             with writing(self.directory):

@@ -208,6 +208,21 @@ def test_another_sink_for_a_run_is_refused(
     assert {name.partition("/")[0] for name in kept}.isdisjoint(os.listdir(tmp_path / "out"))
 
 
+def test_somebody_elses_tars_are_neither_removed_nor_written_to(
+    images: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "out" / "tars" / "000000.tar"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="tars' is not camcli's; choose another directory"):
+        explain(images, tmp_path / "out", limit="1", **TARS)
+    explain(images, tmp_path / "out", limit="1")
+    explain(images, tmp_path / "out", limit="1", overwrite="true")
+    with pytest.raises(OutputError, match="tars' is not camcli's; choose another directory"):
+        explain(images, tmp_path / "out", overwrite="true", **TARS)
+    assert mine.read_bytes() == b"mine"
+
+
 def test_the_size_of_tars_without_tars_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--shard-size is the size of tars; give --sink tar too"):
         explain(images, tmp_path / "out", shard_size="7")
