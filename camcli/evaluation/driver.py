@@ -14,6 +14,7 @@ from camcli.evaluation.annotations import Annotations, open_annotations
 from camcli.evaluation.answers import Answers
 from camcli.evaluation.games import Games
 from camcli.evaluation.measuring import Measurements, sampled
+from camcli.evaluation.report import names_of
 from camcli.evaluation.stored import StoredRun
 from camcli.images.decode import DecodeSettings
 from camcli.images.discover import Inputs, Walk
@@ -109,7 +110,14 @@ class Evaluation:
     def remarks(self) -> tuple[str, ...]:
         """What should be known of it, in sentences."""
         marked = self.annotations.remarks if self.annotations else ()
-        return (*self._remarks, *marked, *self.games.remarks)
+        return (*self._remarks, *marked, *self._same, *self.games.remarks)
+
+    @property
+    def _same(self) -> Iterator[str]:
+        names = names_of(self.measured.rows)
+        for first, others in self.measured.same.items():
+            told = ", ".join(names[row] for row in others)
+            yield f"The maps of {told} are those of {names[first]} on every picture: measured once."
 
     def about(self, version: str) -> dict[str, Any]:
         """What is needed to repeat it, for evaluation.json."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor
 
-TOLERANCE = 1e-6
-_MOST_ROUNDS = 2000
-_BETWEEN_LOOKS = 8
+TOLERANCE = 3e-5
+_MOST_ROUNDS = 200
+_COARSEST = 8
+_SWEEPS = 4
+
+
+class _Level(NamedTuple):
+    """The equations on one grid, diagonal * x - weighted sum of the neighbourhood."""
+
+    unknown: Tensor
+    """1 where a value is sought, (N, 1, h, w)."""
+    diagonal: Tensor
+    step: Tensor
+    """What a sweep adds for each unit of the residual."""
 
 
 def imputed(views: Tensor, gone: Tensor) -> Tensor:
@@ -16,64 +29,92 @@ def imputed(views: Tensor, gone: Tensor) -> Tensor:
     neighbours, all at once (Rong 2022, arXiv 2202.00449, without its noise).
 
     w = 1/6 beside, above and below, 1/12 across the corners; beyond the border is nothing:
-    sum_n w_n (x_n - x) = 0 at every pixel that is gone. Solved by conjugate gradients from the
-    solution on half as many pixels, until no equation is off by more than 1e-6 of the largest
-    value. A view with all pixels gone becomes 0.
+    sum_n w_n (x_n - x) = 0 at every pixel that is gone. Conjugate gradients, each round led by a
+    multigrid cycle, until no value changes by more than 3e-5 of the largest. A view with all
+    pixels gone becomes 0.
     """
     scale = views.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(views.dtype).tiny)
     known = ~gone[:, None]
-    solved = _solved(views.where(known, 0.0) / scale, known.to(views.dtype))
-    return views.where(known, solved * scale)
+    values = views.where(known, 0.0) / scale
+    return views.where(known, _solved(values, gone[:, None].to(views.dtype)) * scale)
 
 
-def _solved(values: Tensor, known: Tensor) -> Tensor:
-    """`values` where known is 1; elsewhere the solution."""
-    if min(values.shape[-2:]) > 1:
-        share = F.avg_pool2d(known, 2, ceil_mode=True)
-        coarse = F.avg_pool2d(values * known, 2, ceil_mode=True) / share.clamp(min=1e-6)
-        coarse = _solved(coarse, (share > 0).to(known.dtype))
-        wide = F.interpolate(coarse, values.shape[-2:], mode="bilinear", align_corners=False)
-        values = values.where(known > 0, wide)
-    return _relaxed(values, 1 - known)
-
-
-def _relaxed(image: Tensor, unknown: Tensor) -> Tensor:
-    """Conjugate gradients on the unknown pixels, each picture and channel for itself."""
-    # Within a ring of zeros and flattened, a neighbour is a shift, which is fast.
-    width = image.shape[-1] + 2
-    values, unknown = _ringed(image), _ringed(unknown)
-    degree = _neighbours(_ringed(torch.ones_like(image[:1, :1])), width)
-    residual = unknown * (_neighbours(values, width) - degree * values)
-    direction, power = residual, _power(residual)
-    for number in range(_MOST_ROUNDS):
-        if number % _BETWEEN_LOOKS == 0:
-            # Who is done waits for the others as he is, so that none depends on its neighbours.
-            going = residual.abs().amax(dim=2, keepdim=True) > TOLERANCE
-            if not bool(going.any()):
-                break
-        changed = unknown * (degree * direction - _neighbours(direction, width))
-        curvature = (direction * changed).sum(dim=2, keepdim=True)
+def _solved(values: Tensor, unknown: Tensor) -> Tensor:
+    """`values`, 0 where they are unknown, there with the solution."""
+    height, width = values.shape[-2:]
+    levels = _levels(unknown)
+    rows, columns = levels[0].unknown.shape[-2:]
+    values = F.pad(values, (0, columns - width, 0, rows - height))
+    residual = -_applied(levels[0], values)
+    direction = torch.zeros_like(values)
+    power = values.new_zeros(())
+    going = torch.ones_like(values[:, :1, :1, :1], dtype=torch.bool)
+    for _ in range(_MOST_ROUNDS):
+        led = _cycle(residual, levels)
+        before, power = power, _product(residual, led)
+        direction = led + (power / before).where(before > 0, 0.0) * direction
+        changed = _applied(levels[0], direction)
+        curvature = _product(direction, changed)
         step = (power / curvature).where(going & (curvature > 0), 0.0)
-        values = values + step * direction
+        moved = step * direction
+        values = values + moved
+        # What is done waits for the others as it is, so that none depends on its neighbours.
+        going = going & (moved.abs().amax(dim=(1, 2, 3), keepdim=True) > TOLERANCE)
+        if not bool(going.any()):
+            break
         residual = residual - step * changed
-        before, power = power, _power(residual)
-        direction = residual + (power / before).where(before > 0, 0.0) * direction
-    return values.reshape(*image.shape[:2], -1, width)[..., 1:-1, 1:-1]
+    return values[..., :height, :width]
 
 
-def _ringed(image: Tensor) -> Tensor:
-    return F.pad(image, (1, 1, 1, 1)).flatten(2)
+def _levels(unknown: Tensor) -> list[_Level]:
+    """From the pixels on, each grid with half as many; a block is unknown where all of it is."""
+    height, width = unknown.shape[-2:]
+    halvings = 0
+    while min(height, width) > _COARSEST << halvings:
+        halvings += 1
+    block = 1 << halvings
+    margin = (0, -width % block, 0, -height % block)
+    inside = F.pad(torch.ones_like(unknown[:1]), margin)
+    unknown = F.pad(unknown, margin)
+    found = []
+    for number in range(halvings + 1):
+        if number:
+            unknown = F.avg_pool2d(unknown, 2).floor()
+            inside = F.max_pool2d(inside, 2)
+        diagonal = _neighbourhood(inside)
+        found.append(_Level(unknown, diagonal, unknown / diagonal.clamp(min=1)))
+    return found
 
 
-def _neighbours(values: Tensor, width: int) -> Tensor:
-    """The weighted sum of the eight neighbours, (N, C, pixels), of all but those on the ring."""
-    across = values[..., :-2] + values[..., 2:]
-    across += 2 * values[..., 1:-1]
-    both = across[..., : -2 * width] + across[..., 2 * width :]
-    both += 2 * across[..., width:-width]
-    inner = width + 1
-    return F.pad((both - 4 * values[..., inner:-inner]) / 12, (inner, inner))
+def _cycle(residual: Tensor, levels: list[_Level]) -> Tensor:
+    """About what solves the equations for a residual: a symmetric V-cycle, from zero."""
+    level, *coarser = levels
+    found = level.step * residual
+    if not coarser:
+        for _ in range(_SWEEPS):
+            found = found + level.step * (residual - _applied(level, found))
+        return found
+    blocks = 4 * F.avg_pool2d(residual - _applied(level, found), 2)
+    wide = F.interpolate(_cycle(blocks, coarser), scale_factor=2)
+    found = found + level.unknown * wide
+    return found + level.step * (residual - _applied(level, found))
 
 
-def _power(residual: Tensor) -> Tensor:
-    return residual.square().sum(dim=2, keepdim=True)
+def _applied(level: _Level, values: Tensor) -> Tensor:
+    return level.unknown * (level.diagonal * values - _neighbourhood(values))
+
+
+def _neighbourhood(values: Tensor) -> Tensor:
+    """4 times a value, twice those beside, above and below, once those across the corners: 12
+    times the weights, and 4 of the value itself that the diagonal has too.
+    """
+    sums = F.pad(values, (1, 1, 1, 1))
+    for _ in range(2):
+        sums = sums[..., :-1] + sums[..., 1:]
+    for _ in range(2):
+        sums = sums[..., :-1, :] + sums[..., 1:, :]
+    return sums
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(dim=(2, 3), keepdim=True)

@@ -15,7 +15,7 @@ from camcli.evaluation.answers import Answers
 from camcli.evaluation.baselines import BASELINES
 from camcli.evaluation.bootstrap import Values
 from camcli.evaluation.subject import Marks, Subject
-from camcli.records import Explanation
+from camcli.records import Cam, Explanation
 from camcli.registry import Metric
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class Measurements:
         self.keys: list[str] = []
         """The pictures that were measured, in order."""
         self._rows: dict[Row, int] = {}
+        self._likened: dict[Row, set[Row]] = {}
         self._values: dict[str, list[tuple[str, Values]]] = {m.name: [] for m in metrics}
 
     @property
@@ -62,11 +63,21 @@ class Measurements:
         """Methods in the order of the explanations, then the baselines."""
         return sorted(self._rows, key=lambda row: row.baseline)
 
+    @property
+    def same(self) -> dict[Row, list[Row]]:
+        """Rows that had the maps of a former one, but for rounding, on every picture, by that."""
+        found: dict[Row, list[Row]] = {}
+        for row, firsts in self._likened.items():
+            for first in firsts - {row}:
+                found.setdefault(first, []).append(row)
+        return found
+
     def add(self, explanation: Explanation) -> None:
         """Measure one picture."""
         subject = Subject(explanation, self.answers, self.engine, self.seed, self.marks)
         columns = [self._rows.setdefault(Row(cam.method, cam.layer), len(self._rows))
                    for cam in subject.cams]  # fmt: skip
+        self._liken(subject.cams)
         finite = [bool(np.isfinite(cam.cam).all()) for cam in subject.cams]
         key = explanation.ref.key
         for metric in self.metrics:
@@ -78,6 +89,16 @@ class Measurements:
                                                      strict=True)])  # fmt: skip
             self._values[metric.name].append((key, _by_row(found, columns, len(self._rows))))
         self.keys.append(key)
+
+    def _liken(self, cams: Sequence[Cam]) -> None:
+        """Keep which row each row's maps are the first of; it is none where they are of several."""
+        found: dict[Row, set[Row]] = {}
+        for cam in cams:
+            first = next(one for one in cams if one.cam is cam.cam)
+            found.setdefault(Row(cam.method, cam.layer), set()).add(Row(first.method, first.layer))
+        for row, firsts in found.items():
+            known = self._likened.get(row, firsts)
+            self._likened[row] = known & firsts if len(firsts) == 1 else set()
 
     def values(self, metric: Metric) -> Values:
         """(pictures, rows), NaN where a map has no value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -19,6 +20,8 @@ from camcli.evaluation.localisation import seen_mask
 from camcli.models.transfer import to_host, wait
 from camcli.records import Cam, Decoded, Explanation, Target
 
+_ROUNDING = 1e-5
+
 Mask = npt.NDArray[np.bool_]
 Marks = Callable[[Decoded, int | None], Mask | None]
 """(picture, class) -> where that class is on the upright source, (height, width), if it is told."""
@@ -27,7 +30,8 @@ Marks = Callable[[Decoded, int | None], Mask | None]
 class Subject:
     """A picture's maps and the baselines, and a model to ask about changed views.
 
-    `cams` holds the explanation's maps, then two baselines for each of its targets.
+    `cams` holds the explanation's maps, then two baselines for each of its targets. Maps that are
+    equal, as several methods' are on many networks, are asked about once.
     """
 
     def __init__(
@@ -44,7 +48,10 @@ class Subject:
         self._marks = marks
         self.view: Tensor = answers.model.inputs([self.image.view])[0]
         """Normalised, (3, H, W), on the model's device."""
-        self.cams: tuple[Cam, ...] = (*explanation.cams, *self._baselines(explanation.cams))
+        self.cams: tuple[Cam, ...] = (
+            *shared(explanation.cams),
+            *self._baselines(explanation.cams),
+        )
         self._kept: dict[str, Tensor] = {}
 
     @property
@@ -104,7 +111,14 @@ class Subject:
 
         `make` takes numbers m * variants + k, the k-th variant of map m.
         """
-        logits = self.answers.logits(len(self.cams) * variants, make)
+        first, place = self._distinct
+        numbers = torch.tensor(first, device=self.view.device)
+
+        def distinct(chosen: Tensor) -> Tensor:
+            return make(numbers[chosen // variants] * variants + chosen % variants)
+
+        found = self.answers.logits(len(first) * variants, distinct)
+        logits = found.reshape(len(first), variants, -1)[place].flatten(0, 1)
         own = [target for target in self.targets for _ in range(variants)]
         return self._host(self.answers.chances(logits, own)).reshape(-1, variants)
 
@@ -155,6 +169,15 @@ class Subject:
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
         return torch.Generator().manual_seed(number >> 1)
 
+    @cached_property
+    def _distinct(self) -> tuple[list[int], list[int]]:
+        """The first map of each kind, and of each map which of these it is."""
+        kinds: dict[tuple[tuple[int, ...], bytes], int] = {}
+        place = [
+            kinds.setdefault((cam.cam.shape, cam.cam.tobytes()), len(kinds)) for cam in self.cams
+        ]
+        return [place.index(kind) for kind in range(len(kinds))], place
+
     @property
     def _clean_rows(self) -> Tensor:
         return self.clean.expand(len(self.cams), -1)
@@ -174,3 +197,22 @@ class Subject:
             for name, values in maps.items()
             for target, one in labels.items()
         ]
+
+
+def shared(cams: Sequence[Cam]) -> list[Cam]:
+    """The maps, each that is a former one of its target's but for rounding, at most 1e-5 of the
+    largest value off, replaced by that: else rounding alone would put one method before another.
+    """
+    found: list[Cam] = []
+    for cam in cams:
+        same = next((one.cam for one in found if _equal(one, cam)), cam.cam)
+        found.append(replace(cam, cam=same))
+    return found
+
+
+def _equal(one: Cam, other: Cam) -> bool:
+    if one.target != other.target or one.cam.shape != other.cam.shape:
+        return False
+    with np.errstate(invalid="ignore"):  # inf - inf equals nothing
+        off = np.abs(one.cam - other.cam).max()
+        return bool(off <= _ROUNDING * np.abs(one.cam).max())

@@ -63,6 +63,18 @@ def test_a_picture_has_the_mean_over_its_targets() -> None:
     np.testing.assert_array_equal(found.values(metric), [[0.5, 1, nan, 0.5, 0.5]] * 3)
 
 
+def test_methods_that_have_the_same_maps_on_every_picture_are_told() -> None:
+    model = linear()
+    found = Measurements(Answers(model, 4), None, [], {}, {}, 0)
+    one, other = np.eye(3), np.eye(3)[::-1]
+    often = [{"a": one, "b": one, "c": other, "d": other}, {"a": other, "b": other, "c": other,
+             "d": one}]  # fmt: skip
+    for number, maps in enumerate(often):
+        cams = tuple(cam(name, values, Target(n)) for name, values in maps.items() for n in (0, 1))
+        found.add(Explanation(picture(model, number), "small", (), cams))
+    assert found.same == {Row("a", "layer"): [Row("b", "layer")]}
+
+
 def test_a_metric_measures_the_pictures_of_the_lowest_ranks() -> None:
     found, metric = measured(lambda subject: [1.0] * len(subject.cams), pictures=2)
     assert found.keys == ["0.png", "1.png", "2.png"]

@@ -297,6 +297,25 @@ def test_a_value_does_not_depend_on_what_is_measured_beside_it() -> None:
                 assert_close(many[0], one[0], **CLOSE)
 
 
+def test_maps_that_differ_by_rounding_are_asked_about_once_and_have_the_same_figures() -> None:
+    model = convolutional()
+    (_, first), (_, second) = random_maps(2).items()
+    rounded = (first * (1 + 1e-6 * random_maps(1, seed=1)["map 0"])).astype(np.float32)
+    assert not np.array_equal(rounded, first.astype(np.float32))
+    maps = {"one": first, "two": second, "one again": rounded, "nearly": first * 1.001}
+    subject = subject_of(model, picture(model), maps, TARGETS[:2])
+    alone = subject_of(model, picture(model), {"two": second}, TARGETS[:2])
+    for metric in METRICS.values():
+        if metric.needs in ("maps", "forwards"):
+            before = subject.answers.asked
+            found, own = list(metric.function(subject)), list(metric.function(alone))
+            assert (found[0], found[4]) == (found[2], found[6]), metric.name
+            if own[0] is not None:
+                assert_close([found[1], found[5]], own[:2], rtol=1e-4, atol=1e-6)
+            if metric.name == "deletion_mean":  # 15 views of each of five maps, and both ends
+                assert subject.answers.asked - before == 15 * 5 + 2
+
+
 def test_ties_are_broken_at_random_and_alike_for_all_maps() -> None:
     model = linear()
     flat = np.ones((3, 3))
