@@ -99,7 +99,9 @@ def command(
     evaluation = _opened(chosen, asked, seed, inputs or [], run, marked)
     output = chosen.output
     if run is not None and origins["output"] == "default":
-        output = run / "evaluation"
+        from camcli.outputs.derived import EVALUATION
+
+        output = run / EVALUATION
     with interruptible(lambda _: evaluation.stop()) as received:
         _measure(evaluation, chosen)
         _report(evaluation, output, chosen.quiet)

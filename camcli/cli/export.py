@@ -71,8 +71,11 @@ def command(
     given = {name: settings.parse(name, value, "--" + name) for name, value in flags.items()
              if value is not None}  # fmt: skip
     quiet, faults = given.get("quiet", False), 0
+    from camcli.export.leftovers import sweep_files
     from camcli.export.reading import Reading
 
+    if to is None:
+        sweep_files(output / "export")
     for name in asked:
         needs = {"json"} if name == "csv" else {"json", "npz"}
         run = Reading(output, needs, complain)
@@ -115,11 +118,12 @@ def _real(directory: Path) -> Path:
 
 
 def _file(path: Path, write: Callable[[BinaryIO, Path], None], base: Path | None) -> None:
+    from camcli.export.leftovers import held
     from camcli.outputs.files import atomic, writing
 
     if path.is_dir():
         raise UsageError(f"-o '{path}' is a directory; name a file in it")
-    with writing(path.parent), atomic(path) as file:
+    with writing(path.parent), atomic(path) as file, held(Path(file.name)):
         write(file, _real(base or path.parent))
 
 

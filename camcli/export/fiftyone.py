@@ -22,6 +22,7 @@ from PIL import Image
 
 import camcli
 from camcli.errors import OutputError
+from camcli.export.leftovers import BEFORE, held, sweep_directories
 from camcli.export.reading import Reading, relative
 from camcli.images.geometry import Geometry
 from camcli.outputs.arrays import Maps
@@ -58,11 +59,13 @@ def _replaced(folder: Path) -> Iterator[Path]:
     """A new directory to fill, which takes the place of an earlier export when the block ends."""
     if folder.exists() and not _ours(folder):
         raise OutputError(f"'{folder}' is no FiftyOne export of camcli's; choose another with -o")
+    sweep_directories(folder)
     beside = folder.with_name(f"{WHOLE.temporary}{os.getpid()}-{folder.name}")
-    before = folder.with_name(f"{beside.name}-before")
+    before = folder.with_name(f"{beside.name}{BEFORE}")
     try:
         with writing(folder.parent):
             beside.mkdir(parents=True)
+        with writing(folder.parent), held(beside):
             yield beside
             if folder.exists():
                 folder.rename(before)

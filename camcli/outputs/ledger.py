@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import OutputError, UsageError
-from camcli.outputs import files, manifest
+from camcli.outputs import derived, files, manifest
 from camcli.outputs.journal import Journal
 from camcli.outputs.stored import TARS
 from camcli.shard import WHOLE, Shard
@@ -124,5 +124,6 @@ class Ledger:
         files.fsync(self.directory)
         for name in set(ours) - {self.shard.journal}:
             shutil.rmtree(self.directory / name, ignore_errors=True)
+        derived.remove(self.directory)
         for shard in earlier:
             (self.directory / shard.run_file).unlink(missing_ok=True)

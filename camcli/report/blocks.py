@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from camcli.outputs.derived import DATA
 from camcli.outputs.files import writing
 
 
@@ -56,7 +57,7 @@ class Blocks:
 
     def moved(self) -> str:
         """Give the folder its lasting name, of what it holds, and return that."""
-        place = self.folder.with_name(f"data-{self._digest.hexdigest()[:16]}")
+        place = self.folder.with_name(f"{DATA}{self._digest.hexdigest()[:16]}")
         if place.exists():  # an earlier page, which is in use until there is a new one
             place = place.with_name(f"{place.name}-again")
             shutil.rmtree(place, ignore_errors=True)

@@ -16,17 +16,18 @@ import camcli
 from camcli.errors import OutputError, UsageError
 from camcli.images import decode
 from camcli.outputs import colormaps, manifest
+from camcli.outputs.derived import DATA, REPORT, is_page
 from camcli.outputs.files import atomic, writing
 from camcli.outputs.given import given_classes
 from camcli.outputs.record import Record
 from camcli.outputs.results import Result, results
 from camcli.report.blocks import Blocks, numbers
 from camcli.report.gathering import CHUNK, PART, Gathering
-from camcli.report.page import MARK, page
+from camcli.report.page import page
 from camcli.report.pictures import FIELDS
 from camcli.shard import WHOLE, Shard
 
-FOLDER = "report"
+FOLDER = REPORT
 EMBEDDED = 2000
 """The most pictures of a page that embeds everything."""
 _THUMBNAIL = 480  # pixels
@@ -87,20 +88,17 @@ def build(
 def _make_way(place: Path) -> None:
     """OutputError where another's page would be replaced."""
     try:
-        with open(place / "index.html", "rb") as file:
-            ours = MARK in file.read(4096)
-    except FileNotFoundError:
-        return
+        free = is_page(place / "index.html") or not os.path.exists(place / "index.html")
     except OSError as error:
         raise OutputError(f"'{place}/index.html' cannot be replaced ({error.strerror})") from error
-    if not ours:
+    if not free:
         raise OutputError(f"'{place}/index.html' is not camcli's; move it out of the way")
 
 
 def _sweep(place: Path, kept: str | None) -> None:
     """Remove the data of earlier pages, and what a killed report was writing."""
     for path in place.iterdir():
-        if path.name == kept or not path.name.startswith(("data-", WHOLE.temporary)):
+        if path.name == kept or not path.name.startswith((DATA, WHOLE.temporary)):
             continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

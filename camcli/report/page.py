@@ -11,9 +11,9 @@ import importlib.resources
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from camcli.outputs.derived import MARK
 from camcli.report.blocks import encoded
 
-MARK = b'<meta name="generator" content="camcli">'
 """By which a page is known to be camcli's."""
 _SCRIPTS = ("data.js", "drawing.js", "charts.js", "gallery.js", "detail.js", "page.js")
 

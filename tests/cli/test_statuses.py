@@ -196,6 +196,30 @@ def test_overwrite_starts_over(images: Path, tmp_path: Path, camcli: Callable) -
     assert json.loads((out / "run.json").read_bytes())["identity"]["method"] == ["gradcam"]
 
 
+def test_overwrite_takes_the_old_report_and_evaluation_along_and_nothing_else(
+    images: Path, tmp_path: Path, camcli: Callable
+) -> None:
+    out = tmp_path / "out"
+    again = ["explain", images / "rocket.jpg", "-o", out, "--overwrite"]
+    camcli(*again, check=0)
+    camcli("report", out, check=0)
+    camcli("evaluate", out, "--metrics", "sparseness", check=0)
+    camcli("export", out, "--csv", check=0)
+    assert sorted(os.listdir(out / "evaluation")) == ["evaluation.csv", "evaluation.json"]
+    (out / "report" / "notes.txt").write_text("mine")
+    camcli(*again, check=0)
+    left = {name for name in os.listdir(out / "report") if not name.startswith(".")}
+    assert left == {"notes.txt"}
+    assert not (out / "evaluation").exists()
+    assert (out / "export" / "maps.csv").is_file()
+    (out / "report" / "index.html").write_text("my own page")
+    (out / "evaluation").mkdir()
+    (out / "evaluation" / "evaluation.json").write_text('["mine"]')
+    camcli(*again, check=0)
+    assert (out / "report" / "index.html").read_text() == "my own page"
+    assert (out / "evaluation" / "evaluation.json").read_text() == '["mine"]'
+
+
 def test_dry_run_lists_and_writes_nothing(images: Path, tmp_path: Path, camcli: Callable) -> None:
     done = camcli(
         "explain", images, "-o", tmp_path / "out", "--dry-run", "--exclude", "r*", check=0
