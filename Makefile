@@ -25,6 +25,10 @@ $(VENV)/.bench-installed: $(VENV)/.dev-installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
 	@touch $@
 
+$(VENV)/.peers-installed: $(VENV)/.bench-installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[peers]'
+	@touch $@
+
 install: $(VENV)/.installed ## create .venv and install camcli, as constraints.txt pins it
 
 demo: $(VENV)/.installed ## explain the sample photographs, offline
@@ -40,7 +44,7 @@ test-slow: $(VENV)/.dev-installed ## run the tests that take minutes
 test-soak: $(VENV)/.dev-installed ## run what takes many minutes: hundreds of kills and signals, long runs
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m soak
 
-test-peers: $(VENV)/.bench-installed ## compare with pytorch-grad-cam, torchcam and captum
+test-peers: $(VENV)/.peers-installed ## compare with pytorch-grad-cam, torchcam, captum, Quantus
 	$(BIN)/python -m pytest -m peers
 
 check: $(VENV)/.dev-installed ## lint, types, import contract, then the everyday tests
