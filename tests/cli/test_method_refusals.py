@@ -22,7 +22,7 @@ RESNET = ["--model", "resnet18", "--weights", "none", "--size", "64"]
 def unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A picture that must not be opened: doing so fails the test."""
 
-    def opened(*arguments: object) -> None:
+    def opened(*arguments: object, **options: object) -> None:
         pytest.fail("a picture was read")
 
     monkeypatch.setattr("camcli.run.decode", opened)

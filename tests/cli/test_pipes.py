@@ -107,12 +107,6 @@ def test_cron_has_no_terminal_no_home_and_no_term(images: Path, shell: Callable)
     assert len(lines) == 3
 
 
-def test_cron_may_close_every_stream(images: Path, shell: Callable) -> None:
-    command = f"{PROCESS} explain images -o out --limit 1 <&- >&- 2>&-"
-    assert shell(command, images.parent).returncode == 0
-    assert len(maps(images.parent / "out")) == 1
-
-
 def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_bytes(
     images: Path, camcli: Callable
 ) -> None:

@@ -123,6 +123,7 @@ def whole(camcli: Callable, images: Path, out: Path, *flags: str) -> dict[str, b
     return outputs(out)
 
 
+@pytest.mark.slow
 def test_two_nodes_write_what_one_process_writes(
     cluster: Any, camcli: Callable, tmp_path: Path
 ) -> None:

@@ -53,7 +53,7 @@ NETWORKS = {
     "vgg16": Network("features.29", "features.22"),
     "densenet121": Network("features", "features.denseblock2", operator="relu_"),
     "mobilenet_v3_small": Network(
-        "features", "features.8", more=EXPORTS, everyday=("scripted", "exported")
+        "features", "features.8", more=EXPORTS, everyday=("scripted",)
     ),
     "efficientnet_b0": Network("features", "features.4"),
     # Maps of the stage's last layer sum to nothing: a LayerNorm follows.
@@ -66,7 +66,7 @@ NETWORKS = {
     "googlenet": Network(
         "inception5b", "inception4c", 96, options={"aux_logits": False, "init_weights": True}
     ),
-    "squeezenet1_1": Network("features", "features.7", everyday=("exported static",),
+    "squeezenet1_1": Network("features", "features.7", everyday=("exported", "exported static"),
                              more=("exported static",)),
     "regnet_y_400mf": Network("trunk_output", "trunk_output.block2"),
     "shufflenet_v2_x1_0": Network("conv5", "stage3.3.branch2"),

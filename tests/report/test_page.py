@@ -362,8 +362,8 @@ def opening(page: Page) -> float:
 
 def test_two_thousand_pictures_open_at_once_and_scroll(large: Path, opened: Callable) -> None:
     with opened(large) as page:
-        assert opening(page) > 0
-        assert page.evaluate(LONGEST) >= 0
+        assert opening(page) < 5000
+        assert page.evaluate(LONGEST) < 1000
         settled(page)
         assert len(shown(page)) <= 60
 
