@@ -30,12 +30,14 @@ FLAGS = ["--model=squeezenet1_1", "--weights=none", "--size=64", "--batch-size=4
 # Ends its process, in the middle of a batch, over a picture that is white.
 DEADLY = """
 import os
+import time
 import torch
 
 class Deadly(torch.nn.Sequential):
     def forward(self, x):
         if (x.flatten(1).amin(1) > 0.99).any():
             os.kill(os.getpid() if {own} else os.getppid(), 9)
+            time.sleep(60)  # which it does not live to see the end of
         return super().forward(x)
 
 def build():
@@ -186,7 +188,7 @@ def test_a_picture_that_kills_its_process_costs_itself_only(
     assert not list(out.glob(".*.flight"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_first_signal_finishes_what_is_in_flight_and_more_nodes_go_on(
     cluster: Any, camcli: Callable, tmp_path: Path
 ) -> None:
@@ -212,7 +214,7 @@ def test_the_first_signal_finishes_what_is_in_flight_and_more_nodes_go_on(
     assert outputs(out) == whole(camcli, images, tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_second_signal_ends_all_at_once(cluster: Any, tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     plant(images, 400, 100)
@@ -228,7 +230,7 @@ def test_a_second_signal_ends_all_at_once(cluster: Any, tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_shard_that_is_locked_is_reported_and_the_others_finish(
     cluster: Any, camcli: Callable, tmp_path: Path
 ) -> None:

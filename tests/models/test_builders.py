@@ -71,6 +71,7 @@ SMALL = (
     "mobilenet_v2 mobilenet_v3_small regnet_x_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 "
     "swin_t vit_b_32"
 )
+HUGE = "regnet_y_128gf vit_h_14"
 
 
 def test_the_table_knows_every_builder_that_torchvision_has() -> None:
@@ -87,12 +88,15 @@ def lived_in(name: str) -> tuple[LoadedModel, list[Decoded]]:
     return model, pictures
 
 
+def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    if name in HUGE.split():
+        return (pytest.mark.soak,)
+    return () if name in SMALL.split() else (pytest.mark.slow,)
+
+
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in SMALL.split() else pytest.mark.slow)
-        for name in builders()
-    ],
+    [pytest.param(name, marks=marks(name)) for name in builders()],
 )
 def test_a_builder_is_explained_at_the_right_layer_without_a_flag(name: str) -> None:
     model, pictures = lived_in(name)

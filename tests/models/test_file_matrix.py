@@ -134,6 +134,8 @@ def matrix() -> Iterator[Any]:
     for name, network in NETWORKS.items():
         for form in (*FORMS, *network.more):
             marks = () if form in network.everyday else (pytest.mark.slow,)
+            if (name, form) == ("vit_b_16", "exported decomposed"):  # the small one is everyday
+                marks = (pytest.mark.soak,)
             yield pytest.param(name, form, id=f"{name} {form}", marks=marks)
 
 
