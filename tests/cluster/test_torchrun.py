@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 from camcli.shard import Shard
 from tests.written import journalled, outputs
 
-pytestmark = pytest.mark.skipif(shutil.which("torchrun") is None, reason="torchrun is not on PATH")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
+BESIDE = Path(sys.executable).parent  # where torch puts torchrun
 TWO = [Shard(0, 2), Shard(1, 2)]
 SETTINGS = {"CAMCLI_MODEL": "squeezenet1_1", "CAMCLI_WEIGHTS": "none", "CAMCLI_SIZE": "64",
             "CAMCLI_BATCH_SIZE": "2", "OMP_NUM_THREADS": "1"}  # fmt: skip
@@ -27,7 +29,7 @@ def start(path_to_camcli: Path) -> Callable[..., subprocess.Popen[bytes]]:
     """Starts the script with two processes: `start(images, out, CAMCLI_METHOD="gradcam")`."""
 
     def start(images: Path, out: Path, **variables: str) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join([str(path_to_camcli), os.environ["PATH"]])
+        path = os.pathsep.join([str(path_to_camcli), str(BESIDE), os.environ["PATH"]])
         return subprocess.Popen(
             [ROOT / "configs" / "torchrun.sh", images, out, "--standalone", "--nproc-per-node=2"],
             env=os.environ | SETTINGS | variables | {"PATH": path}, stderr=subprocess.PIPE,
@@ -71,7 +73,6 @@ def test_two_processes_split_the_work_and_a_damaged_picture_of_one_does_not_end_
     camcli("merge", tmp_path / "out", check=0)
 
 
-@pytest.mark.slow
 def test_torchrun_that_is_told_to_end_has_both_end_their_batches_and_goes_on_later(
     start: Callable, camcli: Callable, images: Path, tmp_path: Path
 ) -> None:
