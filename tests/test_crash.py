@@ -122,7 +122,9 @@ def _place(line: dict[str, str]) -> str:
     return f"tars/{line['tar']}" if "tar" in line else f"json/{line['key']}.json"
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.soak)]
+)
 def test_tars_of_runs_that_are_killed_at_any_moment_have_the_same_bytes(
     many: Path, tmp_path: Path, kills: int
 ) -> None:

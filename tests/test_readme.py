@@ -57,6 +57,7 @@ def test_every_command_in_the_readme_runs(folder: Path) -> None:
     assert len(list((folder / "out" / "overlays").iterdir())) == 5 * 2 * 3
 
 
+@pytest.mark.slow
 def test_the_tree_in_the_readme_is_what_a_run_writes(folder: Path) -> None:
     if not (folder / "out").exists():
         assert run(COMMANDS[0], folder).returncode == 0

@@ -85,7 +85,11 @@ def killed_half_way(
 
 
 @pytest.mark.parametrize(
-    ("count", "shard_size"), [(120, 20), pytest.param(10_000, 1000, marks=pytest.mark.soak)]
+    ("count", "shard_size"),
+    [
+        pytest.param(120, 20, marks=pytest.mark.slow),
+        pytest.param(10_000, 1000, marks=pytest.mark.soak),
+    ],
 )
 def test_many_pictures_of_a_tar_go_into_tars(
     tmp_path: Path, model: str, count: int, shard_size: int

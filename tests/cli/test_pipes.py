@@ -95,6 +95,7 @@ def test_json_on_stdout_is_the_record_that_is_written(images: Path, shell: Calla
     assert record["predictions"][0]["label"] == "tiger cat"
 
 
+@pytest.mark.slow
 def test_cron_has_no_terminal_no_home_and_no_term(images: Path, shell: Callable) -> None:
     command = (
         f"exec env -i PATH=/usr/bin:/bin {PROCESS} explain images -o out --limit 2 < /dev/null"
@@ -107,6 +108,7 @@ def test_cron_has_no_terminal_no_home_and_no_term(images: Path, shell: Callable)
     assert len(lines) == 3
 
 
+@pytest.mark.slow
 def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_bytes(
     images: Path, camcli: Callable
 ) -> None:
@@ -132,6 +134,7 @@ def test_a_signal_finishes_the_batch_and_the_same_command_goes_on_to_the_same_by
     assert len(maps(images.parent / "out")) == 25
 
 
+@pytest.mark.slow
 def test_maps_have_the_same_bytes_alone_in_any_order_and_with_any_number_of_workers(
     images: Path, shell: Callable
 ) -> None:

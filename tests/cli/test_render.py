@@ -232,6 +232,7 @@ def test_drawing_needs_no_torch(out: Path) -> None:
     assert (done.returncode, done.stdout) == (0, b"False\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_drawing_ends_quietly_and_can_be_repeated(out: Path, cli: Callable) -> None:
     journal = out / "results.jsonl"
     line = next(x for x in journal.read_bytes().splitlines() if b"coffee" in x)

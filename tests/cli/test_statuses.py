@@ -196,6 +196,7 @@ def test_overwrite_starts_over(images: Path, tmp_path: Path, camcli: Callable) -
     assert json.loads((out / "run.json").read_bytes())["identity"]["method"] == ["gradcam"]
 
 
+@pytest.mark.slow
 def test_overwrite_takes_the_old_report_and_evaluation_along_and_nothing_else(
     images: Path, tmp_path: Path, camcli: Callable
 ) -> None:

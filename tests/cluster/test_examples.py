@@ -34,6 +34,7 @@ def run(path_to_camcli: Path) -> Callable[..., subprocess.CompletedProcess[bytes
     return run
 
 
+@pytest.mark.slow
 def test_the_tasks_of_the_slurm_array_share_the_work(
     run: Callable, camcli: Callable, tmp_path: Path
 ) -> None:
@@ -51,6 +52,7 @@ def test_the_tasks_of_the_slurm_array_share_the_work(
     assert len(lines) == len(list((ROOT / "samples").glob("*.jpg")))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("parallel") is None, reason="GNU parallel is not installed")
 def test_the_line_for_gnu_parallel_makes_one_run(
     run: Callable, camcli: Callable, tmp_path: Path

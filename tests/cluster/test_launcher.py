@@ -115,6 +115,7 @@ def test_a_signal_finishes_what_is_in_flight_and_the_same_command_goes_on(
     assert outputs(out) == whole(images, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_launcher_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     plant(images, 200, 50)

@@ -360,6 +360,7 @@ def opening(page: Page) -> float:
     return page.evaluate("performance.getEntriesByName('first tiles')[0].startTime")
 
 
+@pytest.mark.slow
 def test_two_thousand_pictures_open_at_once_and_scroll(large: Path, opened: Callable) -> None:
     with opened(large) as page:
         assert opening(page) < 5000
@@ -368,7 +369,7 @@ def test_two_thousand_pictures_open_at_once_and_scroll(large: Path, opened: Call
         assert len(shown(page)) <= 60
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_hundred_thousand_pictures_open_in_two_seconds_and_scroll_smoothly(
     tmp_path: Path, opened: Callable
 ) -> None:
