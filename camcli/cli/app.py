@@ -26,7 +26,6 @@ from camcli.cli import (
     merge,
     methods,
     models,
-    ray,
     render,
     report,
     study,
@@ -98,7 +97,10 @@ def main() -> NoReturn:
     if not sys.warnoptions:  # those of libraries, by file and line, are for developers
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", ModelWarning)
-    sys.argv[1:] = ray.spelled_out(sys.argv[1:])
+    if "--ray" in sys.argv:
+        from camcli.cli.ray import spelled_out
+
+        sys.argv[1:] = spelled_out(sys.argv[1:])
     try:
         try:
             app()
