@@ -2,13 +2,12 @@
 
 A run writes to an ext4 image on a loop device. The image is copied meanwhile: what the kernel has
 not written back yet is not in it, as after a power cut, and mounting the copy replays its journal.
-The copy is not of one instant, though: blocks that are written while it is made may be in it or
-not, as with a disk that orders its writes as it likes.
 """
 
 from __future__ import annotations
 
-import shutil
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,9 +47,26 @@ def cuts(
         for number, moment in enumerate(moments):
             until(out, moment)
             copy = tmp_path / f"copy-{number}"
-            shutil.copyfile(image, copy)
+            run.signal(signal.SIGSTOP, group=True)
+            copy.write_bytes(at_an_instant(image))
+            run.signal(signal.SIGCONT, group=True)
             yield copy
         run.wait()
+
+
+def at_an_instant(image: Path) -> bytes:
+    """What a disk holds once nobody writes to it: two readings are equal.
+
+    A single reading, while the disk is written to, finds the name of a file without its bytes
+    where the name lies further back; no disk keeps what came after a flush and loses what it held
+    before.
+    """
+    end = time.monotonic() + 60
+    before = image.read_bytes()
+    while (content := image.read_bytes()) != before:
+        assert time.monotonic() < end
+        before = content
+    return content
 
 
 @contextmanager
