@@ -141,17 +141,18 @@ class Run:
 
     def _unfinished(self, book: Journal) -> Iterator[tuple[ImageRef, str]]:
         """The inputs that are not done, and why not."""
+        summary = self.summary
         for ref in self._refs:
-            if self.summary.stopped:
+            if summary.stopped:
                 return
-            self.summary.found += 1
+            summary.found += 1
             state = book.state(ref)
             if state == "done":
-                self.summary.already_done += 1
+                summary.already_done += 1
             elif state == "failed" and not self.job.retry_failed:
-                self.summary.failed_earlier += 1
+                summary.failed_earlier += 1
             else:
-                self.summary.changed += state == "changed"
+                summary.changed += state == "changed"
                 yield ref, REASONS[state]
 
     def _engine(self, before: Json | None) -> Engine:

@@ -134,11 +134,12 @@ class Walk:
             raise UsageError(f"cannot list the folder '{root}': {error.strerror}") from error
         # Where the pictures' own folder is the output directory, its overlays are no pictures.
         ours = OUTPUTS if stack[0].is_run else ()
+        filtered = bool(self.inputs.include or self.inputs.exclude)
         while stack:
             here = stack[-1]
             for name in here.names:
-                relative, path = here.relative + name, here.path + name
                 if name in here.folders:
+                    relative, path = here.relative + name, here.path + name
                     key = _safe(_joined(prefix, relative))
                     try:
                         # Our own output, or a link upwards.
@@ -155,8 +156,10 @@ class Walk:
                         yield ImageRef(path, key)
                 elif not is_image_name(name):
                     self.ignored += 1
-                elif self._wanted(relative):
-                    yield ImageRef(path, here.key + _safe_name(name))
+                elif not filtered or self._wanted(here.relative + name):
+                    yield ImageRef(
+                        here.path + name, here.key + (name if here.plain else _safe_name(name))
+                    )
             else:
                 stack.pop()
 
@@ -206,6 +209,8 @@ class _Folder:
     path: str
     relative: str
     key: str
+    plain: bool
+    """Whether its names can stand in keys as they are."""
     is_run: bool
     """Whether it is an output directory: it holds a run file that camcli wrote."""
 
@@ -228,9 +233,9 @@ class _Folder:
                     continue
         # Text and bytes sort alike, but for bytes that are no text.
         names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
-        path_of_names = os.path.join(path, "")
-        where = _identity(path)
-        return cls(iter(names), folders, where, path_of_names, relative, _joined(key, ""), is_run)
+        plain = all(map(_is_plain, names))
+        above, below = os.path.join(path, ""), _joined(key, "")
+        return cls(iter(names), folders, _identity(path), above, relative, below, plain, is_run)
 
 
 def _leads_up(folder: str, stack: list[_Folder]) -> bool:
@@ -278,8 +283,12 @@ def _safe(key: str) -> str:
     return "/".join(_safe_name(name) for name in key.split("/"))
 
 
+def _is_plain(name: str) -> bool:
+    return name.isascii() and len(name) <= _LONGEST_NAME and "~" not in name
+
+
 def _safe_name(name: str) -> str:
-    if name.isascii() and len(name) <= _LONGEST_NAME and "~" not in name:
+    if _is_plain(name):
         return name
     raw = os.fsencode(name)
     text = raw.decode("utf-8", "replace")

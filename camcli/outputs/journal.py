@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from camcli.errors import OutputError
 from camcli.images import archives
@@ -26,36 +27,29 @@ LOST = "lost"
 State = Literal["done", "failed", "transient", "lost"]
 _STATES: tuple[State, ...] = ("done", "failed", "transient", "lost")
 _NUMBERS = {state: number for number, state in enumerate(_STATES)}
-# An entry as one number: time of change, size, state.
-_STATE_BITS, _SIZE_BITS = 2, 50
-_STATE_MASK = (1 << _STATE_BITS) - 1
+_STATE_MASK = 0b11
 _BLOCK = 2**16
-
-
-class Entry(NamedTuple):
-    """What the journal knows of an input whose size or time is none or odd."""
-
-    state: State
-    stamp: tuple[int, int] | None
+# Of a file whose size or time, as recorded, is none that a file can have.
+_NO_STAMP = (-1, -1)
 
 
 class Journal:
     """The journal of a run or a shard, read once and appended to.
 
-    Only digests of keys are held, and entries as numbers, so that a million inputs fit in memory.
+    Only digests of keys are held, with entries as numbers, so that a million inputs fit in memory.
     """
 
     def __init__(self, directory: Path, shard: Shard = WHOLE) -> None:
         self.path = directory / shard.journal
-        self._entries: dict[bytes, int | Entry] = {}
+        self._entries: dict[bytes, int] = {}
         entries = self._entries
         self.tars: set[str] = set()
         """The tars that outputs are in."""
-        for raw in _whole_lines(self.path):
-            if raw.endswith(_IN_TAR):
-                self.tars.add(_tar_of(raw))
-            if (found := _quickly(raw) or _slowly(raw)) is not None:
-                entries[_digest(found[0])] = found[1]
+        for lines in _whole_lines(self.path):
+            self.tars |= _tars_of(lines)
+            for found in _entries(lines):
+                if found is not None:
+                    entries[_digest(found[0])] = found[1]
         self._appender = Appender(self.path)
 
     def state(self, ref: ImageRef) -> State | Literal["changed"] | None:
@@ -63,21 +57,14 @@ class Journal:
         entry = self._entries.get(_digest(_bytes_of(ref.key)))
         if entry is None:
             return None
-        now = stamp(ref.path)
-        if isinstance(entry, Entry):
-            state, same = entry.state, entry.stamp == now
-        else:
-            state = _STATES[entry & _STATE_MASK]
-            same = now is not None and entry == _packed(state, *now)
+        state = _STATES[entry & _STATE_MASK]
+        same = entry == _packed(state, stamp(ref.path))
         return state if same or state == LOST else "changed"
 
     def count(self, state: State) -> int:
         """How many inputs ended so, whatever has become of their files."""
         number = _NUMBERS[state]
-        return sum(
-            entry.state == state if isinstance(entry, Entry) else entry & _STATE_MASK == number
-            for entry in self._entries.values()
-        )
+        return sum(entry & _STATE_MASK == number for entry in self._entries.values())
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -146,20 +133,21 @@ class LastLines:
         self.tars: set[str] = set()
         """The tars that outputs are or were in."""
         self._numbers: dict[bytes, int] = {}
-        for number, raw in enumerate(_whole_lines(path)):
-            if raw.endswith(_IN_TAR):
-                self.tars.add(_tar_of(raw))
-            found = _quickly(raw) or _slowly(raw)
-            if found is None:
-                self.unreadable += 1
-            else:
-                self._numbers[_digest(found[0])] = number
+        count = itertools.count()
+        for lines in _whole_lines(path):
+            self.tars |= _tars_of(lines)
+            for found, number in zip(_entries(lines), count, strict=False):
+                if found is None:
+                    self.unreadable += 1
+                else:
+                    self._numbers[_digest(found[0])] = number
 
     def __contains__(self, key: str) -> bool:
         return _digest(_bytes_of(key)) in self._numbers
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, raw in enumerate(_whole_lines(self.path)):
+        whole = itertools.chain.from_iterable(_whole_lines(self.path))
+        for number, raw in enumerate(whole):
             line = _parsed(raw)
             if line is not None and number == self._numbers.get(_digest(_bytes_of(line["key"]))):
                 yield line
@@ -167,17 +155,20 @@ class LastLines:
 
 def committed(path: Path) -> Iterator[tuple[bytes, bytes]]:
     """The key and the whole line, as bytes, of each input that was committed."""
-    for raw in _whole_lines(path):
-        if (found := _quickly(raw) or _slowly(raw)) is not None:
-            yield found[0], raw
+    for lines in _whole_lines(path):
+        for raw, found in zip(lines, _entries(lines), strict=True):
+            if found is not None:
+                yield found[0], raw
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
+def _whole_lines(path: Path) -> Iterator[list[bytes]]:
+    """All lines but a torn last one, some hundreds at a time."""
     try:
         with open(path, "rb") as file:
-            for raw in file:
-                if raw.endswith(b"\n"):
-                    yield raw
+            while lines := file.readlines(_BLOCK):
+                if not lines[-1].endswith(b"\n"):
+                    lines.pop()
+                yield lines
     except FileNotFoundError:
         return
     except OSError as error:
@@ -206,65 +197,81 @@ def stamp(path: str) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _slowly(raw: bytes) -> tuple[bytes, int | Entry] | None:
-    """The key's bytes and the entry of any line."""
-    line = _parsed(raw)
-    return None if line is None else _entry(line)
-
-
-def _entry(line: dict[str, Any]) -> tuple[bytes, int | Entry]:
+def _entry(line: dict[str, Any]) -> tuple[bytes, int]:
     state: State = "done"
     if line["status"] == LOST:
         state = "lost"
     elif line["status"] != "ok":
         state = "transient" if line.get("transient") else "failed"
     size, mtime = line.get("size"), line.get("mtime_ns")
-    key = _bytes_of(line["key"])
-    if type(size) is int and type(mtime) is int and 0 <= size < 1 << _SIZE_BITS:
-        return key, _packed(state, size, mtime)
-    return key, Entry(state, None if size is None or mtime is None else (size, mtime))
+    recorded: tuple[int, int] | None = None
+    if size is not None and mtime is not None:
+        whole = type(size) is int and type(mtime) is int
+        recorded = (size, mtime) if whole else _NO_STAMP
+    return _bytes_of(line["key"]), _packed(state, recorded)
 
 
-# JSON as `append` writes it: printable ASCII, a space after each comma and colon, fields in one
-# order, further ones flat and none of them twice. What it does not match is read by `json`.
-_STRING = rb'"[ !#-\[\]-~]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[ !#-\[\]-~]*+)*+"'
-_NUMBER = rb"-?+(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]++)?+(?:e[+-][0-9]++)?+"
-_SCALAR = rb"(?:%b|%b|true|false|null)" % (_STRING, _NUMBER)
-_FLAT = rb'\{"[a-z_]++": %b(?:, "[a-z_]++": %b)*+\}' % (_SCALAR, _SCALAR)
-_WRITTEN = re.compile(
-    rb'\{"key": (%b), "source": %b, "status": "(ok|error)"(?:, "transient": (true|false))?'
-    rb', "size": (0|[1-9][0-9]{0,13}), "mtime_ns": (0|[1-9][0-9]{0,18})'
-    rb'(?:, "(?!(?:key|source|status|transient|size|mtime_ns)")[a-z0-9_]++": (?:%b|%b))*+\}\n'
-    % (_STRING, _STRING, _SCALAR, _FLAT)
-)
+def _packed(state: State, stamp: tuple[int, int] | None) -> int:
+    """An entry as one number: 62 bits that tell one stamp from another, and the state.
+
+    Stamps are compared within a process and for one key, so Python's own hash will do.
+    """
+    return hash(stamp) & ~_STATE_MASK | _NUMBERS[state]
 
 
-def _quickly(raw: bytes) -> tuple[bytes, int | Entry] | None:
-    """The same for a line as it was written, without parsing what is not needed."""
-    found = _WRITTEN.fullmatch(raw)
-    if found is None:
-        return None
-    quoted, status, transient, size, mtime = found.groups()
-    key = quoted[1:-1]
-    if b"\\" in key:
-        key = _bytes_of(json.loads(quoted))
+def _written(string: bytes) -> re.Pattern[bytes]:
+    """Matches JSON as `append` writes it: a space after each comma and colon, fields in one order,
+    further ones flat and none of them twice. What it does not match is read by `json`.
+    """
+    number = rb"-?+(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]++)?+(?:e[+-][0-9]++)?+"
+    scalar = rb'(?:"%b"|%b|true|false|null)' % (string, number)
+    flat = rb'\{"[a-z_]++": %b(?:, "[a-z_]++": %b)*+\}' % (scalar, scalar)
+    return re.compile(
+        rb'(?m)^\{"key": "(%b)", "source": "%b", "status": "(ok|error)"'
+        rb'(?:, "transient": (true|false))?'
+        rb', "size": (0|[1-9][0-9]{0,13}), "mtime_ns": (0|[1-9][0-9]{0,18})'
+        rb'(?:, "(?!(?:key|source|status|transient|size|mtime_ns)")[a-z0-9_]++": (?:%b|%b))*+\}\n'
+        % (string, string, scalar, flat)
+    )
+
+
+_WRITTEN = _written(rb'[ !#-\[\]-~]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[ !#-\[\]-~]*+)*+')
+# Among these alone strings end at the next quote, which is found twice as fast.
+_SIMPLE = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
+_SIMPLY_WRITTEN = _written(rb'[^"]*+')
+
+
+def _entries(lines: list[bytes]) -> Iterator[tuple[bytes, int] | None]:
+    """The key's bytes and the entry of each whole line; None where it is no entry."""
+    block = b"".join(lines)
+    simple = len(block.translate(None, _SIMPLE)) == len(lines)
+    found = _SIMPLY_WRITTEN.findall(block) if simple else []
+    if len(found) == len(lines):
+        for key, *fields in found:
+            yield key, _recorded(*fields)
+        return
+    for raw in lines:
+        if match := _WRITTEN.fullmatch(raw):
+            key, *fields = match.groups()
+            if b"\\" in key:
+                key = _bytes_of(json.loads(b'"%b"' % key))
+            yield key, _recorded(*fields)
+        else:
+            line = _parsed(raw)
+            yield None if line is None else _entry(line)
+
+
+def _recorded(status: bytes, transient: bytes | None, size: bytes, mtime: bytes) -> int:
     state: State = "done"
     if status != b"ok":
         state = "transient" if transient == b"true" else "failed"
-    return key, _packed(state, int(size), int(mtime))
+    return _packed(state, (int(size), int(mtime)))
 
 
-_IN_TAR = b'.tar"}\n'
-
-
-def _tar_of(raw: bytes) -> str:
-    """The tar that a line names, as its last field."""
-    return raw[raw.rfind(b'"', 0, -3) + 1 : -3].decode(errors="replace")
-
-
-def _packed(state: State, size: int, mtime: int) -> int:
-    """An entry as one number, which takes a fifth of the memory."""
-    return (mtime << _SIZE_BITS | size) << _STATE_BITS | _NUMBERS[state]
+def _tars_of(lines: list[bytes]) -> set[str]:
+    """The tars that lines name, as their last field."""
+    return {raw[raw.rfind(b'"', 0, -3) + 1 : -3].decode(errors="replace")
+            for raw in lines if raw.endswith(b'.tar"}\n')}  # fmt: skip
 
 
 def _bytes_of(key: str) -> bytes:

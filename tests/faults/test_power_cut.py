@@ -88,7 +88,7 @@ MOMENTS = [2, 30, 90]
 
 
 @pytest.mark.parametrize(
-    "moments", [MOMENTS[1:2], pytest.param([1, *range(5, 160, 10)], marks=SLOW)]
+    "moments", [MOMENTS[1:2], pytest.param([1, *range(5, 160, 20)], marks=SLOW)]
 )
 def test_what_was_committed_before_a_power_cut_is_whole_and_the_rest_is_done_after_it(
     moments: list[int], many: Path, start: Callable, explain: Callable, tmp_path: Path

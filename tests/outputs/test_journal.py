@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -22,7 +23,8 @@ from tests.written import journalled
 
 
 def line(key: str, **more: object) -> dict[str, object]:
-    return {"key": key, "status": "ok", "size": 10, "mtime_ns": 20} | more
+    source = {"source": "/" + key}
+    return {"key": key} | source | {"status": "ok", "size": 10, "mtime_ns": 20} | more
 
 
 def state(book: Journal, key: str, stamp: tuple[int, int] = (10, 20)) -> State | None:
@@ -287,13 +289,23 @@ written_lines = st.fixed_dictionaries(
 ).map(lambda value: json.dumps(value).encode() + b"\n")  # fmt: skip
 
 
-@given(written_lines)
-def test_a_line_that_is_read_quickly_says_what_json_says(raw: bytes) -> None:
-    assert journal._quickly(raw) in (None, journal._slowly(raw))
+def says_what_json_says(raw: bytes) -> None:
+    """Lines that are read together, most of them without parsing, say what json makes of each."""
+    lines = [*io.BytesIO(raw)]
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    parsed = [journal._parsed(one) for one in lines]
+    wanted = [None if one is None else journal._entry(one) for one in parsed]
+    assert [*journal._entries(lines)] == wanted
 
 
-@given(written_lines, st.data())
-def test_so_does_a_line_that_was_changed(raw: bytes, data: st.DataObject) -> None:
+@given(st.lists(written_lines, min_size=1, max_size=3).map(b"".join))
+def test_lines_that_are_read_quickly_say_what_json_says(raw: bytes) -> None:
+    says_what_json_says(raw)
+
+
+@given(st.lists(written_lines, min_size=1, max_size=3).map(b"".join), st.data())
+def test_so_do_lines_that_were_changed(raw: bytes, data: st.DataObject) -> None:
     pieces = [
         b'"key": "b", ',
         b', "status": "error"',
@@ -317,7 +329,7 @@ def test_so_does_a_line_that_was_changed(raw: bytes, data: st.DataObject) -> Non
         at = data.draw(st.integers(0, len(raw)))
         cut = data.draw(st.integers(0, 3))
         raw = raw[:at] + data.draw(st.sampled_from(pieces)) + raw[at + cut :]
-    assert journal._quickly(raw) in (None, journal._slowly(raw))
+    says_what_json_says(raw)
 
 
 @pytest.mark.parametrize("changed", [
@@ -329,10 +341,22 @@ def test_so_does_a_line_that_was_changed(raw: bytes, data: st.DataObject) -> Non
 def test_and_one_that_json_reads_otherwise_than_it_looks(changed: tuple[bytes, bytes]) -> None:
     written = {"key": "a", "source": "/a", "status": "ok", "size": 10, "mtime_ns": 20}
     raw = json.dumps(written).encode() + b"\n"
-    assert journal._quickly(raw) == journal._slowly(raw) != None  # noqa: E711
     mutated = raw.replace(*changed)
     assert mutated != raw
-    assert journal._quickly(mutated) in (None, journal._slowly(mutated))
+    for whole in (mutated, raw + mutated, mutated + raw):
+        says_what_json_says(whole)
+
+
+@pytest.mark.parametrize("key", ["a", "é", 'a"b'])
+def test_lines_as_they_are_written_are_read_without_parsing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """So that the tests above are of both ways."""
+    with opened(tmp_path) as book:
+        book.append(*(line(key + str(number)) for number in range(3)))
+    monkeypatch.setattr(journal, "_parsed", None)
+    with opened(tmp_path) as book:
+        assert book.count("done") == 3
 
 
 def test_a_line_that_cannot_be_written_whole_is_an_output_error(
