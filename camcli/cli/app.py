@@ -8,35 +8,64 @@ import io
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import camcli
-from camcli.cli import (
-    bench,
-    compare,
-    config,
-    doctor,
-    evaluate,
-    explain,
-    export,
-    layers,
-    merge,
-    methods,
-    models,
-    render,
-    report,
-    study,
-    verify,
-)
 from camcli.cli.console import complain
 from camcli.cli.process import fill_standard_streams
 from camcli.errors import CamcliError, ModelWarning
 
+# Each is a module here, with a `command` or an `app` of several. It says the same of itself.
+COMMANDS = {
+    "explain": "Explain pictures: an overlay, a JSON record and an NPZ of raw maps for each.",
+    "render": "Draw a run's overlays again from its NPZ and the pictures, without the model.",
+    "report": "Make a page to look through a run: report/index.html in its directory.",
+    "verify": "Check a run's outputs against its journal: nothing missing, damaged or extra.",
+    "merge": "Make one run of the shards in a directory: one journal, one run.json.",
+    "export": "Hand a run's maps to other tools: COCO JSON, a FiftyOne dataset, a flat CSV.",
+    "compare": "Draw the maps of several methods, layers or classes side by side: a PNG for each "
+    "picture.",
+    "evaluate": "Measure what maps are worth: faithfulness, robustness, complexity and, where "
+    "objects are marked (--annotations), localisation, beside baselines.",
+    "models": "List the models that --model knows by name, and their weights, the default first.",
+    "layers": "List the layers of a model that can be explained: grid, channels, what follows, "
+    "type.",
+    "methods": "List the methods, or print the card of one: equation, paper, cost, what it "
+    "guarantees.",
+    "bench": "Measure a model and a folder: what explaining costs, and where the time goes.",
+    "doctor": "Say what is installed, which devices and codecs work, and how to get what is "
+    "missing.",
+    "config": "Settings and where they come from.",
+    "study": "Have people judge maps: a blinded page, and what its answers say.",
+}
+
+
+class _Commands(TyperGroup):
+    """Commands that are imported when one of them is named, not to list them."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, None if name is None else loaded(name), rest
+
+
+def loaded(name: str) -> Any:
+    """A command, with its options and its whole help; the example in its docstring ends that."""
+    module = import_module(f"camcli.cli.{name}")
+    if hasattr(module, "app"):
+        return typer.main.get_group(module.app)
+    text, _, example = inspect.cleandoc(module.command.__doc__).partition("\n\nExample: ")
+    alone = typer.Typer(add_completion=False)
+    alone.command(name, help=text, epilog=f"Example: {example}")(module.command)
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="camcli",
+    cls=_Commands,
     help="Explain image classifiers over folders of pictures: Grad-CAM, HiResCAM, and what each "
     "map is worth.",
     no_args_is_help=True,
@@ -45,30 +74,12 @@ app = typer.Typer(
 )
 
 
-def _add(name: str, command: Callable[..., None]) -> None:
-    """Register a command; the example in its docstring ends its help."""
-    text, _, example = inspect.cleandoc(command.__doc__ or "").partition("\n\nExample: ")
-    app.command(name, help=text, epilog=f"Example: {example}")(command)
+def _not_loaded() -> None:
+    pass
 
 
-for name, command in (
-    ("explain", explain.command),
-    ("render", render.command),
-    ("report", report.command),
-    ("verify", verify.command),
-    ("merge", merge.command),
-    ("export", export.command),
-    ("compare", compare.command),
-    ("evaluate", evaluate.command),
-    ("models", models.command),
-    ("layers", layers.command),
-    ("methods", methods.command),
-    ("bench", bench.command),
-    ("doctor", doctor.command),
-):
-    _add(name, command)
-app.add_typer(config.app, name="config")
-app.add_typer(study.app, name="study")
+for _name, _help in COMMANDS.items():
+    app.command(_name, help=_help)(_not_loaded)
 
 
 def _version(asked: bool) -> None:

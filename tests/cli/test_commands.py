@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from camcli import __version__
-from camcli.cli.app import app
+from camcli.cli import app
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
@@ -38,9 +38,27 @@ def test_version_names_the_program(cli: Callable) -> None:
 def test_help_lists_every_command(cli: Callable) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         done = cli(*arguments)
-        for command in app.registered_commands:
-            assert f" {command.name} " in done.stdout
-        assert " config " in done.stdout
+        for command in app.COMMANDS:
+            assert f" {command} " in done.stdout
+
+
+@pytest.mark.parametrize("name", app.COMMANDS)
+def test_a_command_says_of_itself_what_the_list_says(name: str) -> None:
+    first, *_ = app.loaded(name).help.split("\n\n")
+    assert " ".join(first.split()) == app.COMMANDS[name]
+
+
+def test_listing_the_commands_imports_none_of_them(tmp_path: Path) -> None:
+    program = (
+        "import sys; from camcli.cli import app\n"
+        "try: app.main()\n"
+        "except SystemExit: pass\n"
+        "print(*{f'camcli.cli.{name}' for name in app.COMMANDS} & {*sys.modules}, file=sys.stderr)"
+    )
+    python = [sys.executable, "-c", program, "--help"]
+    done = subprocess.run(python, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert " explain " in done.stdout
+    assert done.stderr.split() == []
 
 
 def test_a_mistyped_command_is_a_usage_error(cli: Callable) -> None:
