@@ -204,6 +204,9 @@ class _Hearing:
                 self._remark(f"shard {shard}: its worker was lost; {event['where']} goes on")
             case "crashed":
                 self._remark(f"shard {shard}: its process was lost ({event['how']})")
+            case "stranded":
+                lacking = f"no node of the Ray cluster has {event['need']} any more"
+                self.teller.remark(f"camcli: {lacking}; waiting for one")
             case "line" if self._new(event["text"]) and not self.chosen.quiet:
                 self.teller.overheard(shard, shown(event["text"]))
 

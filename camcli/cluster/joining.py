@@ -90,16 +90,16 @@ class Need(NamedTuple):
     gpus: int
     device: str
 
+    def __str__(self) -> str:
+        return f"{self.cpus} CPU{'s' * (self.cpus > 1)}" + " and a GPU" * self.gpus
+
 
 def needed(device: str, workers: int | None) -> tuple[Need, int]:
     """What each task needs of the cluster that is joined, and how many it holds at once.
 
     `device` is auto, cpu or cuda; `workers` as asked for. CamcliError where not even one fits.
     """
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    every = [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in alive]
+    every = _nodes()
     gpus = int(device != "cpu" and any(gpu for _, gpu in every))
     if device == "cuda" and not gpus:
         raise CamcliError("no node of the Ray cluster has a GPU; leave --device cuda out")
@@ -109,8 +109,19 @@ def needed(device: str, workers: int | None) -> tuple[Need, int]:
         shares = [min(cpu, _MOST_CPUS) for cpu, _ in every if cpu]
     cpus = workers or max(1, min(shares, default=1))
     wanted = Need(cpus, gpus, "cuda" if gpus else "cpu")
-    held = sum(min(cpu // cpus, gpu if gpus else cpu) for cpu, gpu in every)
-    if not held:
-        what = f"{cpus} CPUs" + " and a GPU" * gpus
-        raise CamcliError(f"no node of the Ray cluster has {what}; see --workers and --device")
-    return wanted, held
+    if not (room := held(wanted)):
+        raise CamcliError(f"no node of the Ray cluster has {wanted}; see --workers and --device")
+    return wanted, room
+
+
+def held(need: Need) -> int:
+    """How many tasks the nodes of the cluster hold at once."""
+    return sum(min(cpu // need.cpus, gpu if need.gpus else cpu) for cpu, gpu in _nodes())
+
+
+def _nodes() -> list[tuple[int, int]]:
+    """The CPUs and GPUs of every node that is alive."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [(int(r.get("CPU", 0)), int(r.get("GPU", 0))) for r in alive]

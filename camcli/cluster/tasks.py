@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.cluster import launcher, watch
-from camcli.cluster.joining import Need, first_line
+from camcli.cluster.joining import Need, first_line, held
 from camcli.cluster.watch import Growth, Said
 from camcli.errors import UsageError
 from camcli.shard import Shard
@@ -31,6 +31,8 @@ _FREED = 60.0
 TOLD_TO_END = 143
 # Seconds between two looks at the desk, and bytes of records that may lie on it.
 _POLL, _MOST_BYTES = 0.3, 64 * 2**20
+# Seconds between two looks at the cluster's nodes.
+_LOOK = 10.0
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,8 @@ class Tasks:
     lost: dict[Shard, str] = field(default_factory=dict)
     """Why Ray gave a shard up."""
     _told: bool = False
+    _looked: float = field(default_factory=time.monotonic)
+    _stranded: bool = False
 
     def tell(self) -> None:
         """Have all end; what is in flight is finished."""
@@ -200,6 +204,7 @@ class Tasks:
         while flying:
             done, _ = ray.wait(list(flying), num_returns=len(flying), timeout=_POLL)
             heard, begun = ray.get(desk.take.remote())
+            heard.events += self._look()
             hear(heard)
             for ref in done:
                 self._end(flying.pop(ref), ref)
@@ -210,6 +215,15 @@ class Tasks:
                     if shard.index not in begun:
                         ray.cancel(ref)
         hear(ray.get(desk.take.remote())[0])
+
+    def _look(self) -> list[tuple[int, dict[str, Any]]]:
+        """An event where no node is left that could take a task: Ray waits for one, silently."""
+        if time.monotonic() - self._looked < _LOOK:
+            return []
+        self._looked = time.monotonic()
+        before, self._stranded = self._stranded, not held(self.order.need)
+        lacking = {"event": "stranded", "need": str(self.order.need)}
+        return [(self.shards[0].index, lacking)] if self._stranded and not before else []
 
     def _end(self, shard: Shard, ref: Any) -> None:
         import ray

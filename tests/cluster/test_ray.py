@@ -215,6 +215,30 @@ def test_the_first_signal_finishes_what_is_in_flight_and_more_nodes_go_on(
 
 
 @pytest.mark.soak
+def test_a_run_whose_last_fitting_node_is_lost_says_so_and_goes_on_on_the_next(
+    cluster: Any, camcli: Callable, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    plant(images, 400, 100)
+    node = cluster.add_node(num_cpus=2)
+    driver = Driver(cluster, images, "-o", out, *FLAGS, "--workers=2", "--ray-shards=2")
+    driver.wait_for(lambda: committed(out) > 20)
+    cluster.remove_node(node)
+    assert driver.process.stderr is not None
+    stranded = "camcli: no node of the Ray cluster has 2 CPUs any more; waiting for one\n"
+    while (line := driver.process.stderr.readline()) != stranded:
+        assert line
+    node = cluster.add_node(num_cpus=2)
+    try:
+        status, _, said = driver.end()
+    finally:
+        cluster.remove_node(node)
+    assert status == 0, said
+    assert not [line for line in said if "waiting" in line]
+    assert outputs(out) == whole(camcli, images, tmp_path / "whole")
+
+
+@pytest.mark.soak
 def test_a_second_signal_ends_all_at_once(cluster: Any, tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "out"
     plant(images, 400, 100)
