@@ -1,17 +1,15 @@
-"""What counts as an input, in which order, and under which key its outputs are filed."""
+"""What counts as an input, and in which order."""
 
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import itertools
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from camcli.errors import NoInputsError, UsageError
-from camcli.images import archives
+from camcli.images import archives, keys
 from camcli.images.listing import listed
 from camcli.records import ImageRef
 from camcli.shard import OUTPUTS, Shard
@@ -22,10 +20,6 @@ EXTENSIONS = frozenset({
 })  # fmt: skip
 # How the pages that `camcli compare` draws are named: no pictures either.
 COMPARISON = ".compare.png"
-# Leaves room in a 255-byte name for method, layer, target and extension.
-_LONGEST_NAME = 160
-# How `_safe_name` ends; a file that is really called so gets a mark of its own.
-_MARKED = re.compile(r"~[0-9a-f]{10}(?:\.[^.]*)?\Z")
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class Walk:
         for source in lists:
             for path in listed(source, self.inputs.null_separated):
                 if archives.is_archive(path):
-                    yield from self._archive(path, _safe(_normalised(path)))
+                    yield from self._archive(path, keys.safe(keys.normalised(path)))
                 else:
                     yield from self._named(path)
 
@@ -87,30 +81,30 @@ class Walk:
 
     def _named(self, path: str) -> Iterator[ImageRef]:
         """A path the user named: always tried, unless a filter excludes it or it came before."""
-        key = _safe(_normalised(path))
+        key = keys.safe(keys.normalised(path))
         if self._wanted(key):
             yield from self._unseen(path, key)
 
     def _unseen(self, path: str, key: str) -> Iterator[ImageRef]:
         """Each file once; a key that two files share (`/a` and `a`) gets a mark of its path."""
-        where = _digest(os.path.abspath(path))
+        where = keys.digest(os.path.abspath(path))
         if where in self._paths:
             return
-        while _digest(key) in self._keys:
+        while keys.digest(key) in self._keys:
             key = f"{key}~{where.hex()[:8]}"
         self._paths.add(where)
-        self._keys.add(_digest(key))
+        self._keys.add(keys.digest(key))
         yield ImageRef(path, key)
 
     def _archive(self, path: str, prefix: str) -> Iterator[ImageRef]:
         """The pictures in a tar or zip, in its order. One that is damaged is an input that fails,
         after what can be read of it.
         """
-        where = _digest(os.path.abspath(path))
+        where = keys.digest(os.path.abspath(path))
         if where in self._paths:
             return
         self._paths.add(where)
-        itself = ImageRef(path, prefix or _safe_name(os.path.basename(path)))
+        itself = ImageRef(path, prefix or keys.safe_name(os.path.basename(path)))
         try:
             content = archives.opened(path)
         except (OSError, archives.ArchiveError):  # reading it will fail too
@@ -121,7 +115,7 @@ class Walk:
             if hidden or not is_image_name(name):
                 self.ignored += not name.endswith(archives.LABELS)
             elif self._wanted(name):
-                key = _joined(prefix, _safe(_member_key(name)))
+                key = keys.joined(prefix, keys.safe(keys.of_member(name)))
                 yield ImageRef(os.path.join(path, name), key, archives.label(path, name))
         if content.fault:
             yield itself
@@ -140,7 +134,7 @@ class Walk:
             for name in here.names:
                 if name in here.folders:
                     relative, path = here.relative + name, here.path + name
-                    key = _safe(_joined(prefix, relative))
+                    key = keys.safe(keys.joined(prefix, relative))
                     try:
                         # Our own output, or a link upwards.
                         if relative in ours or _leads_up(path, stack):
@@ -158,7 +152,7 @@ class Walk:
                     self.ignored += 1
                 elif not filtered or self._wanted(here.relative + name):
                     yield ImageRef(
-                        here.path + name, here.key + (name if here.plain else _safe_name(name))
+                        here.path + name, here.key + (name if here.plain else keys.safe_name(name))
                     )
             else:
                 stack.pop()
@@ -195,8 +189,8 @@ def _check(path: str) -> None:
 
 def is_image_name(name: str) -> bool:
     """Whether a folder's file of this name counts as a picture."""
-    dot = name.rfind(".")
-    return name[dot:].lower() in EXTENSIONS and not name.endswith(COMPARISON)
+    _, dot, extension = name.rpartition(".")
+    return dot + extension.lower() in EXTENSIONS and not name.endswith(COMPARISON)
 
 
 @dataclass(frozen=True)
@@ -233,8 +227,8 @@ class _Folder:
                     continue
         # Text and bytes sort alike, but for bytes that are no text.
         names.sort(key=None if all(map(str.isascii, names)) else os.fsencode)
-        plain = all(map(_is_plain, names))
-        above, below = os.path.join(path, ""), _joined(key, "")
+        plain = all(map(keys.is_plain, names))
+        above, below = os.path.join(path, ""), keys.joined(key, "")
         return cls(iter(names), folders, _identity(path), above, relative, below, plain, is_run)
 
 
@@ -260,48 +254,3 @@ def _root_name(root: str, names: dict[str, int]) -> str:
     name = os.path.basename(os.path.abspath(root)) or "root"
     names[name] = names.get(name, 0) + 1
     return name if names[name] == 1 else f"{name}~{names[name]}"
-
-
-def _joined(prefix: str, relative: str) -> str:
-    return f"{prefix}/{relative}" if prefix else relative
-
-
-def _normalised(path: str) -> str:
-    """The path as given, made relative and kept inside the output: no root, no `..`."""
-    parts = os.path.normpath(path).split(os.sep)
-    return "/".join("_up" if part == ".." else part for part in parts if part)
-
-
-def _member_key(name: str) -> str:
-    """A member's name; one that leads out of the archive is marked, for one may be called so."""
-    inside = _normalised(name)
-    return inside if inside == name else f"{inside}~{_digest(name).hex()[:8]}"
-
-
-def _safe(key: str) -> str:
-    """A key every file system and JSON can hold; whatever is changed is marked with a hash."""
-    return "/".join(_safe_name(name) for name in key.split("/"))
-
-
-def _is_plain(name: str) -> bool:
-    return name.isascii() and len(name) <= _LONGEST_NAME and "~" not in name
-
-
-def _safe_name(name: str) -> str:
-    if _is_plain(name):
-        return name
-    raw = os.fsencode(name)
-    text = raw.decode("utf-8", "replace")
-    plain = os.fsencode(text) == raw and len(raw) <= _LONGEST_NAME
-    if plain and not _MARKED.search(name):
-        return name
-    mark = "~" + hashlib.sha256(raw).hexdigest()[:10]
-    stem, extension = os.path.splitext(text)
-    if len(os.fsencode(extension)) > 10:
-        stem, extension = text, ""
-    kept = os.fsencode(stem)[: _LONGEST_NAME - len(mark) - len(os.fsencode(extension))]
-    return kept.decode("utf-8", "ignore") + mark + extension
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(os.fsencode(text), digest_size=16).digest()

@@ -28,6 +28,9 @@ State = Literal["done", "failed", "transient", "lost"]
 _STATES: tuple[State, ...] = ("done", "failed", "transient", "lost")
 _NUMBERS = {state: number for number, state in enumerate(_STATES)}
 _STATE_MASK = 0b11
+_DONE = _NUMBERS["done"]
+# By what a line says of being transient.
+_FAILED = {b"": _NUMBERS["failed"], b"false": _NUMBERS["failed"], b"true": _NUMBERS["transient"]}
 _BLOCK = 2**16
 # Of a file whose size or time, as recorded, is none that a file can have.
 _NO_STAMP = (-1, -1)
@@ -241,31 +244,28 @@ _SIMPLE = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
 _SIMPLY_WRITTEN = _written(rb'[^"]*+')
 
 
-def _entries(lines: list[bytes]) -> Iterator[tuple[bytes, int] | None]:
+def _entries(lines: list[bytes]) -> list[tuple[bytes, int] | None]:
     """The key's bytes and the entry of each whole line; None where it is no entry."""
     block = b"".join(lines)
     simple = len(block.translate(None, _SIMPLE)) == len(lines)
     found = _SIMPLY_WRITTEN.findall(block) if simple else []
     if len(found) == len(lines):
-        for key, *fields in found:
-            yield key, _recorded(*fields)
-        return
-    for raw in lines:
-        if match := _WRITTEN.fullmatch(raw):
-            key, *fields = match.groups()
-            if b"\\" in key:
-                key = _bytes_of(json.loads(b'"%b"' % key))
-            yield key, _recorded(*fields)
-        else:
-            line = _parsed(raw)
-            yield None if line is None else _entry(line)
+        # `_packed`, written out: over a million lines, calls would be felt.
+        return [(key, hash((int(size), int(mtime))) & ~_STATE_MASK
+                 | (_DONE if status == b"ok" else _FAILED[transient]))
+                for key, status, transient, size, mtime in found]  # fmt: skip
+    return [_one_entry(raw) for raw in lines]
 
 
-def _recorded(status: bytes, transient: bytes | None, size: bytes, mtime: bytes) -> int:
-    state: State = "done"
-    if status != b"ok":
-        state = "transient" if transient == b"true" else "failed"
-    return _packed(state, (int(size), int(mtime)))
+def _one_entry(raw: bytes) -> tuple[bytes, int] | None:
+    if match := _WRITTEN.fullmatch(raw):
+        key, status, transient, size, mtime = match.groups(b"")
+        if b"\\" in key:
+            key = _bytes_of(json.loads(b'"%b"' % key))
+        number = _DONE if status == b"ok" else _FAILED[transient]
+        return key, _packed(_STATES[number], (int(size), int(mtime)))
+    line = _parsed(raw)
+    return None if line is None else _entry(line)
 
 
 def _tars_of(lines: list[bytes]) -> set[str]:

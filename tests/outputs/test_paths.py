@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camcli.images.discover import Inputs, Walk, _safe_name
+from camcli.images.discover import Inputs, Walk
+from camcli.images.keys import safe_name
 from camcli.outputs import paths
 from camcli.records import Target
 
@@ -91,8 +92,8 @@ names = st.lists(st.binary(min_size=1, max_size=250), min_size=2, max_size=6, un
 def test_no_two_names_share_a_path(names: list[bytes], once_more: bool) -> None:
     files = {name.translate(None, b"\0/") for name in names} - {b"", b".", b".."}
     if once_more:  # what they are filed under may be names of files too
-        files |= {os.fsencode(_safe_name(os.fsdecode(name))) for name in files}
-    keys = {_safe_name(os.fsdecode(name)) for name in files}
+        files |= {os.fsencode(safe_name(os.fsdecode(name))) for name in files}
+    keys = {safe_name(os.fsdecode(name)) for name in files}
     assert len({paths.json_path(key) for key in keys}) == len(files)
     assert len({paths.npz_path(key) for key in keys}) == len(files)
     assert len({overlay(key, Target(0)) for key in keys}) == len(files)
